@@ -77,6 +77,8 @@ class Upstream:
         self.sockets: list[Socket] = []
         self.end = ""
         self.kept_alive = 0
+        self.remote_end: str | None = None
+        """LiveAvatar's reason for an end that it decided; None while the session runs."""
 
     async def connect(self, on_event: Callable[[m.Event], None]) -> Socket:
         self.sockets.append(Socket(on_event))
@@ -94,6 +96,10 @@ class Upstream:
     async def keep_alive(self) -> bool:
         self.kept_alive += 1
         return True
+
+    async def ended_reason(self, *, max_age_s: float) -> str | None:
+        assert max_age_s > 0
+        return self.remote_end
 
 
 class Pool:

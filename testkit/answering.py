@@ -24,11 +24,12 @@ def envelope(data: object, *, code: int = 1000, message: str = "Success") -> dic
 
 
 class Answering:
-    """Requests received, and answers by path; other paths get 404 in LiveAvatar's form."""
+    """Paths and bodies of requests received, and answers by path; other paths get 404 in LiveAvatar's form."""
 
     def __init__(self) -> None:
         self.url = ""
         self.asked: list[str] = []
+        self.bodies: list[bytes] = []
         self.answers: dict[str, list[Answer] | Answer] = {}
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -36,7 +37,7 @@ class Answering:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         lengths = [line for line in head.lower().splitlines() if line.startswith("content-length:")]
         if lengths:
-            await reader.readexactly(int(lengths[0].partition(":")[2]))
+            self.bodies.append(await reader.readexactly(int(lengths[0].partition(":")[2])))
         path = head.split()[1].partition("?")[0]
         self.asked.append(path)
         answer = self.answers.get(path, http(404, envelope(None, code=404, message="Session not found")))

@@ -89,7 +89,7 @@ class WarmWorld:
 
 def spec(**avatar: Any) -> SessionSpec:
     """Return the wishes of a caller."""
-    more = {name: avatar.pop(name) for name in ("auto_rotate", "livekit_room") if name in avatar}
+    more = {name: avatar.pop(name) for name in ("auto_rotate", "connector", "livekit_room") if name in avatar}
     return SessionSpec(avatar=AvatarRequest(avatar_id=AVATAR_ID, **avatar), detach_grace_s=5.0, **more)
 
 

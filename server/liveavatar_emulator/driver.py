@@ -18,6 +18,7 @@ from liveavatar_emulator.config import Settings
 from liveavatar_emulator.effects import ChargeMinute, Close, Effect, Send, SessionEnded
 from liveavatar_emulator.eventlog import EventLog
 from liveavatar_emulator.faults import shuffled
+from liveavatar_emulator.hosted_agent import HostedAgent, Reaction, answer
 from liveavatar_emulator.outbox import OUTBOX_LIMIT, CloseFrame, Outbox, is_ack
 from liveavatar_emulator.protocol import Command
 from liveavatar_emulator.recording import SocketRecord
@@ -109,6 +110,7 @@ class SessionDriver:
         charge_minute: Callable[[], bool],
         on_ended: Callable[[SessionEnded], None],
         avatar: Avatar | None = None,
+        agent: HostedAgent | None = None,
     ) -> None:
         self.session = session
         self.ordinal = ordinal
@@ -117,6 +119,7 @@ class SessionDriver:
         self._common_settings = session.settings
         self._clock = clock
         self._avatar = avatar
+        self._agent = agent
         self._rng = rng
         self._log = log
         self._timer_lag = timer_lag
@@ -259,6 +262,19 @@ class SessionDriver:
         """Stop waiting for the avatar, which is in its room."""
         now_s = self._clock.now_s()
         self._apply(self.session.avatar_joined(now_s), now_s)
+
+    def hear(self, user: str, pcm: bytes) -> None:
+        """Let the hosted agent hear a user of the room; empty audio means that no more comes."""
+        if self._agent is None:
+            return
+        match self._agent.hear(user, pcm) if pcm else self._agent.gone(user):
+            case Reaction.HUSH:
+                now_s = self._clock.now_s()
+                self._apply(self.session.hush(now_s), now_s)
+            case Reaction.ANSWER:
+                now_s = self._clock.now_s()
+                self._log.append("agent.answered", session=self.ordinal, turn=self._agent.turn_count)
+                self._apply(self.session.say(answer(), now_s), now_s)
 
     def refresh(self) -> None:
         """Advance the session to the present time."""

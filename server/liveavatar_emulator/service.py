@@ -29,6 +29,7 @@ from liveavatar_emulator.driver import Avatar, SessionDriver
 from liveavatar_emulator.effects import SessionEnded
 from liveavatar_emulator.eventlog import EventLog
 from liveavatar_emulator.fault_injector import FaultInjector
+from liveavatar_emulator.hosted_agent import HostedAgent
 from liveavatar_emulator.ratelimit import RateLimiter
 from liveavatar_emulator.recording import AudioBudget, Recording
 from liveavatar_emulator.scenario import Restart, Scenario
@@ -71,8 +72,12 @@ class AvatarHost(Protocol):
         has_video: bool,
         joined: Callable[[], None],
         lost: Callable[[], None],
+        heard: Callable[[str, bytes], None] | None = None,
     ) -> Avatar:
-        """Start joining a room. `joined` and `lost` are called later, never from inside this call."""
+        """Start joining a room. `joined` and `lost` are called later, never from inside this call.
+
+        With `heard`, the avatar listens to users, and passes on the name and audio of each.
+        """
 
     async def clear(self) -> None:
         """Make every avatar leave, within a time limit."""
@@ -250,6 +255,10 @@ class Emulator:
             has_avatar=avatar_host is not None,
         )
         avatar = None
+
+        def hear(user: str, pcm: bytes) -> None:
+            driver.hear(user, pcm)
+
         if avatar_host is not None:
             avatar = avatar_host.join(
                 record.id,
@@ -261,6 +270,7 @@ class Emulator:
                 has_video=settings.avatar_video,
                 joined=lambda: driver.avatar_joined(),  # noqa: PLW0108 - `driver` is assigned below
                 lost=lambda: self._lose_avatar(minted.account, record, driver),
+                heard=hear if request.connector is not None else None,
             )
         driver = SessionDriver(
             session,
@@ -272,6 +282,7 @@ class Emulator:
             charge_minute=lambda: minted.account.charge_minute(overage=self.settings.overage),
             on_ended=lambda ended: self._on_ended(record, ordinal, ended),
             avatar=avatar,
+            agent=None if request.connector is None else HostedAgent(),
         )
         started = StartedSession(record, minted, secrets.token_urlsafe(24), driver, avatar)
         self.sessions.add(started, keep=settings.keep_sessions)

@@ -151,6 +151,22 @@ class Session:
         self._timers.note_activity(now_s)
         return effects
 
+    def say(self, pcm: bytes, now_s: float) -> list[Effect]:
+        """Say an utterance of the hosted agent, whole; before readiness and after the end it is not said."""
+        effects = self.advance(now_s)
+        if self.phase is Phase.READY:
+            appended, _ = self._append(f"agent-{len(self.recording.utterances) + 1}", pcm, now_s)
+            self.playback.speak_end(now_s)
+            effects += [*appended, *self.advance(now_s)]
+        return effects
+
+    def hush(self, now_s: float) -> list[Effect]:
+        """Cut what the hosted agent is saying, if anything."""
+        effects = self.advance(now_s)
+        if self.phase is Phase.READY and self.playback.queued:
+            effects += [*self._interrupt(None, now_s), *self.advance(now_s)]
+        return effects
+
     def end(self, reason: str, now_s: float) -> list[Effect]:
         """End the session now, unless it has ended already."""
         effects = self.advance(now_s)

@@ -43,6 +43,7 @@ def full(started: StartedSession, now_s: float) -> dict[str, Any]:
         "livekit_room": request.livekit_room.room if request.livekit_room else None,
         "agora_room": request.agora_room.row() if request.agora_room else None,
         "connector": request.connector.field if request.connector else None,
+        "connector_config": request.connector.config if request.connector else None,
         "events_erased": record.events_erased,
         "media": started.avatar.row() if started.avatar else None,
         "profile": session.events.profile,

@@ -46,6 +46,9 @@ _TAME: Final[Mapping[str, Callable[[random.Random], Any]]] = {
     "channel_count": lambda rng: rng.choice((0, 1, 2)),
     "name": lambda rng: rng.choice(("room-1", "room-2")),
     "avatar_identity": lambda rng: "",
+    "secret_id": lambda rng: "7f1d0f9e-8a3c-4b7e-9d55-0c2f6a1e4b22",
+    "context_id": lambda rng: "",
+    "temperature": lambda rng: rng.choice((0.0, 0.7, 1.0)),
     "service": lambda rng: "",
     "key": lambda rng: rng.choice(("team", "env")),
     "value": lambda rng: rng.choice(("a", "b")),
@@ -68,7 +71,15 @@ _DURATIONS_S: Final = {
     "hold": (5.0, 6.0),
 }
 _RARE: Final = frozenset(
-    {"offset_bytes", "livekit_room", "agora_room", "viewers", "viewer_absence_timeout", "max_duration"}
+    {
+        "offset_bytes",
+        "livekit_room",
+        "agora_room",
+        "viewers",
+        "viewer_absence_timeout",
+        "max_duration",
+        "connector",
+    }
 )
 _LASTING: Final = frozenset({"detach_grace", "hold"})
 """Durations for which something outlives its caller."""
@@ -113,7 +124,8 @@ def _fill(rng: random.Random, message: Message, wild: float, depth: int) -> None
     for oneof in descriptor.oneofs:
         real = [field for field in oneof.fields if depth < _MAX_DEPTH or field.message_type is None]
         # A oneof without a choice is a refusal of its own.
-        chosen[oneof.name] = None if not real or rng.random() < 0.02 + wild / 4 else rng.choice(real)
+        unset = 0.9 if oneof.name in _RARE else 0.02 + wild / 4
+        chosen[oneof.name] = None if not real or rng.random() < unset else rng.choice(real)
     for field in descriptor.fields:
         if field.containing_oneof is not None:
             if chosen[field.containing_oneof.name] is field:
@@ -133,6 +145,9 @@ def _set(rng: random.Random, message: Any, field: FieldDescriptor, wild: float, 
         if entry is not None and entry.GetOptions().map_entry:
             key, value = entry.fields_by_name["key"], entry.fields_by_name["value"]
             for _ in range(count):
+                if value.message_type is not None:
+                    _fill(rng, getattr(message, name)[_scalar(rng, key, is_wild=is_wild)], wild, depth + 1)
+                    continue
                 getattr(message, name)[_scalar(rng, key, is_wild=is_wild)] = _scalar(rng, value, is_wild=is_wild)
         elif entry is not None:
             for _ in range(min(count, 20)):

@@ -70,8 +70,12 @@ class AvatarHost:
         has_video: bool,
         joined: Callable[[], None],
         lost: Callable[[], None],
+        heard: Callable[[str, bytes], None] | None = None,
     ) -> Participant:
-        """Start joining a room with a new avatar; `joined` is called once it is in the room."""
+        """Start joining a room with a new avatar; `joined` is called once it is in the room.
+
+        With `heard`, the avatar listens to users, and passes on the name and audio of each; empty audio ends it.
+        """
         avatar = Participant(
             session_id=session_id,
             access=access,
@@ -82,6 +86,7 @@ class AvatarHost:
             drawing_executor=self._drawing_executor,
             joined=joined,
             lost=lost,
+            heard=heard,
         )
         task = self._tasks.create_task(avatar.run(), name=f"session-{session_id}/avatar")
         self._avatars[task] = avatar

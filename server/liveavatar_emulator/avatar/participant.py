@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import structlog
 from livekit import rtc
 
+from liveavatar_emulator.avatar.ears import Ears
 from liveavatar_emulator.avatar.face import SIZES, Face
 from liveavatar_emulator.avatar.speech_renderer import RATE_HZ, SAMPLE_BYTES
 from liveavatar_emulator.avatar.tracks import DELAY_S, AudioTrack, VideoTrack
@@ -58,6 +59,7 @@ class Participant:
         drawing_executor: Executor,
         joined: Callable[[], None],
         lost: Callable[[], None],
+        heard: Callable[[str, bytes], None] | None = None,
     ) -> None:
         self.session_id = session_id
         self._access = access
@@ -68,6 +70,7 @@ class Participant:
         self._drawing_executor = drawing_executor
         self._joined = joined
         self._lost = lost
+        self._ears = None if heard is None else Ears(heard)
         self._stop = asyncio.Event()
         self._leave_requested = False
         self._pose = Pose.IDLE
@@ -123,6 +126,8 @@ class Participant:
         """Join, stream until the session ends or the room is lost, and leave."""
         room = rtc.Room()
         room.on("disconnected", lambda _reason: self._stop.set())
+        if self._ears is not None:
+            self._ears.attach(room)
         try:
             if await self._enter(room):
                 await self._stream()
@@ -157,6 +162,8 @@ class Participant:
         self._identity = room.local_participant.identity
         self._state.move(AvatarState.JOINED)
         _log.info("avatar.joined", session=self.session_id, room=self._access.room, owned=self._access.owned)
+        if self._ears is not None:
+            self._ears.choose()
         self._joined()
         return True
 
@@ -196,6 +203,8 @@ class Participant:
     async def _exit(self, room: rtc.Room) -> None:
         if self._state.value is not AvatarState.LOST:
             self._state.move(AvatarState.LEFT)
+        if self._ears is not None:
+            await self._ears.close()
         leaving = asyncio.ensure_future(_leave(room))
         # Not `asyncio.timeout`: before Python 3.11.3 it raises no TimeoutError in a task that was cancelled.
         done, _ = await asyncio.wait({leaving}, timeout=LEAVE_TIMEOUT_S)

@@ -85,6 +85,7 @@ def directory(settings: Settings) -> DirectoryConfig:
             rotation=RotationConfig(lead_s=settings.rotation_lead_s),
             expiring_notice_s=settings.expiring_notice_s,
             end_tail_s=settings.end_tail_s,
+            hosted_poll_s=settings.hosted_poll_s,
         ),
         reconnect=ReconnectConfig(budget_s=settings.reconnect_budget_s),
         retention_s=settings.retention_s,

@@ -268,6 +268,14 @@ class Settings(BaseSettings):
         description="Time without a command after which a keep-alive is sent. LiveAvatar ends idle sessions after "
         "5 minutes; some users observed 2 to 3.",
     )
+    hosted_poll_s: float = Field(
+        5.0,
+        ge=1,
+        le=60,
+        description="Interval at which LiveAvatar's list of active sessions is read while sessions have a hosted "
+        "agent (a connector), once per account. Lower notices sooner that an agent hung up, and takes more of "
+        "LiveAvatar's rate limit.",
+    )
     expiring_notice_s: float = Field(
         15.0,
         ge=0,

@@ -26,3 +26,7 @@ class SessionConfig:
     """Delay after the limit until the gateway ends the session, because LiveAvatar may not report it."""
     event_log_size: int = 1024
     """Number of events that are kept for callers that resume."""
+    hosted_poll_s: float = 5.0
+    """Interval at which LiveAvatar is asked whether a session without a socket still runs, and greatest age of its
+    answer for all sessions of an account. Lower notices the end sooner, such as that of an agent that hung up, and
+    takes more of LiveAvatar's rate limit."""

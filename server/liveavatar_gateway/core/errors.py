@@ -365,6 +365,20 @@ class DataNotPermitted(CallerError):
         )
 
 
+class AgentHosted(CallerError):
+    """A hosted agent drives the avatar, so that there is no command socket and no free agent's seat."""
+
+    reason = "AGENT_HOSTED"
+
+    def __init__(self, session_id: str, call: str) -> None:
+        super().__init__(
+            f"{call} is not possible in session {session_id}: the hosted agent of its connector hears the user "
+            "and speaks; to speak yourself, open a session without a connector",
+            session_id=session_id,
+            call=call,
+        )
+
+
 class RoomNotOwn(CallerError):
     """The avatar is not in a LiveKit room of the caller's own."""
 

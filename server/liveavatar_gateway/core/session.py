@@ -9,7 +9,7 @@ from typing import Self
 from liveavatar_gateway.core import messages as wire
 from liveavatar_gateway.core.abandonment import KEPT_FOREVER, Abandonment, AbandonmentConfig, Verdict
 from liveavatar_gateway.core.config import SessionConfig
-from liveavatar_gateway.core.errors import GatewayError, SessionEnded
+from liveavatar_gateway.core.errors import AgentHosted, GatewayError, SessionEnded
 from liveavatar_gateway.core.events import (
     Adopted,
     Ended,
@@ -46,7 +46,15 @@ from liveavatar_gateway.core.speech.handover import SendGate
 from liveavatar_gateway.core.speech.pauses import PauseTimeout
 from liveavatar_gateway.core.speech.speech import Speech
 from liveavatar_gateway.core.speech.utterance import AudioInput, Utterance
-from liveavatar_gateway.core.states import SESSION_TRANSITIONS, EndReason, Pose, SessionState, end_reason_of, move
+from liveavatar_gateway.core.states import (
+    HOSTED_TRANSITIONS,
+    SESSION_TRANSITIONS,
+    EndReason,
+    Pose,
+    SessionState,
+    end_reason_of,
+    move,
+)
 
 _UNREADY = frozenset({SessionState.CONNECTING, SessionState.RECONNECTING})
 OVER_UPSTREAM = frozenset({"closing", "closed", "disconnected"})
@@ -59,7 +67,8 @@ class Session:
     The owner calls the methods for inputs, calls `tick` after each input and at each deadline, and carries out the
     outputs of `drain`. Between two calls of `drain` it may publish the `reports` alone.
 
-    Invariant: the state follows `states.SESSION_TRANSITIONS`; every change is in `log`, which ends with `Ended`.
+    Invariant: the state follows `states.SESSION_TRANSITIONS`, or `states.HOSTED_TRANSITIONS` for an avatar that a
+    hosted agent drives without a socket; every change is in `log`, which ends with `Ended`.
     """
 
     def __init__(
@@ -72,8 +81,11 @@ class Session:
         auto_rotate: bool = False,
         abandonment: AbandonmentConfig = KEPT_FOREVER,
         watches_room: bool = False,
+        has_socket: bool = True,
     ) -> None:
         self.id = id
+        self.has_socket = has_socket
+        """False when a hosted agent drives the avatar: no command can be sent, and no event is received."""
         self.config = config
         self.state = SessionState.CREATING
         self.pose = Pose.UNKNOWN
@@ -121,6 +133,7 @@ class Session:
         auto_rotate: bool = False,
         abandonment: AbandonmentConfig = KEPT_FOREVER,
         watches_room: bool = False,
+        has_socket: bool = True,
     ) -> Self:
         """Continue a session that another process drove before; its socket is not open yet.
 
@@ -134,6 +147,7 @@ class Session:
             auto_rotate: True when a standby avatar takes over before the limit.
             abandonment: Limits of a session that nobody uses; they count anew.
             watches_room: True for a session whose caller has asked for events of its room.
+            has_socket: False when a hosted agent drives the avatar: its session goes on as it was.
         """
         session = cls(
             snapshot.id,
@@ -143,19 +157,26 @@ class Session:
             auto_rotate=auto_rotate,
             abandonment=abandonment,
             watches_room=watches_room,
+            has_socket=has_socket,
         )
         session.created_at = snapshot.created_at
         session.ready_at = snapshot.ready_at
         session.expires_at = snapshot.expires_at
         session.reconnect_count = snapshot.reconnect_count
         session.rotation_count = snapshot.rotation_count
-        session.state = SessionState.RECONNECTING
+        session.state = session._state_without_owner()
         session.log = EventLog(capacity=config.event_log_size, last_sequence=snapshot.last_sequence)
         session._lost_at_s = now_s - gap_s
         session._lifetime.restore(snapshot.expires_in_s, now_s)
         session.speech.restore(snapshot, now_s)
         session._emit(Adopted(gap_s))
         return session
+
+    def _state_without_owner(self) -> SessionState:
+        """Return the state in which another process left a session: a socket is lost, a hosted agent goes on."""
+        if self.has_socket:
+            return SessionState.RECONNECTING
+        return SessionState.CONNECTING if self.ready_at is None else SessionState.READY
 
     # --- start and end
 
@@ -184,6 +205,15 @@ class Session:
         self.last_command_at_s = now_s
         self.expires_at = expires_at
         self._lifetime.begin(max_duration_s, now_s, enforced=enforced)
+
+    def agent_started(self) -> None:
+        """Record that the hosted agent drives the avatar: its session is ready, and its pose stays unknown.
+
+        LiveAvatar reports nothing after the start of such a session.
+        """
+        if self.state is SessionState.CONNECTING:
+            self._move(SessionState.READY)
+            self.ready_at = self._utc_now()
 
     def socket_opened(self, now_s: float, *, attempt_count: int = 1) -> None:
         """Record an open command socket, whose avatar may not be ready yet.
@@ -339,9 +369,9 @@ class Session:
         """Open an utterance.
 
         Raises:
-            SessionEnded, UtteranceIdReused, CapacityExhausted: The utterance was not opened.
+            SessionEnded, AgentHosted, UtteranceIdReused, CapacityExhausted: The utterance was not opened.
         """
-        self._require_alive()
+        self.require_socket("StreamAudio")
         self._abandonment.note_activity()
         return self.speech.begin(utterance_id, audio_input)
 
@@ -361,9 +391,9 @@ class Session:
         """Interrupt an utterance, or all of them without an id; return the id of the `Answer` that follows.
 
         Raises:
-            SessionEnded, UtteranceNotFound: Nothing was interrupted.
+            SessionEnded, AgentHosted, UtteranceNotFound: Nothing was interrupted.
         """
-        self._require_alive()
+        self.require_socket("interrupt")
         self._abandonment.note_activity()
         interrupt_id = self.speech.interrupt(utterance_id)
         self._collect()
@@ -373,9 +403,9 @@ class Session:
         """Pause speech; return the id of the `PauseAnswer` that follows. See `Pauses.pause`.
 
         Raises:
-            SessionEnded, UtteranceNotFound: Nothing was paused.
+            SessionEnded, AgentHosted, UtteranceNotFound: Nothing was paused.
         """
-        self._require_alive()
+        self.require_socket("pause")
         self._abandonment.note_activity()
         call_id = self.speech.pause(utterance_id, timeout, now_s)
         self._collect()
@@ -387,7 +417,7 @@ class Session:
         Raises:
             SessionEnded: The session is ending or has ended.
         """
-        self._require_alive()
+        self.require_socket("continue_speech")
         self._abandonment.note_activity()
         call_id = self.speech.continue_speech()
         self._collect()
@@ -399,7 +429,7 @@ class Session:
         Raises:
             SessionEnded: The session is ending or has ended.
         """
-        self._require_alive()
+        self.require_socket("start_listening")
         self._abandonment.note_activity()
         self._listening.want()
 
@@ -409,7 +439,7 @@ class Session:
         Raises:
             SessionEnded: The session is ending or has ended.
         """
-        self._require_alive()
+        self.require_socket("stop_listening")
         self._abandonment.note_activity()
         if self._listening.stop(self.pose) and self.state is not SessionState.RECONNECTING:
             self._outbox.append(wire.ListenStop(self._new_id()))
@@ -419,8 +449,8 @@ class Session:
         self._abandonment.note_activity()
 
     def keep_alive(self) -> bool:
-        """Make a keep-alive the next command; return False if the avatar is not ready to take it."""
-        if self.state is not SessionState.READY:
+        """Make a keep-alive the next command; return False if no socket is ready to take it."""
+        if not self.has_socket or self.state is not SessionState.READY:
             return False
         # An earlier one still waits if the socket is slow.
         if not any(isinstance(waiting, wire.KeepAlive) for waiting in self._outbox):
@@ -665,13 +695,25 @@ class Session:
         if self.pose is Pose.LISTENING and not self._listening.asked:
             self._outbox.append(wire.ListenStop(self._new_id()))
 
-    def _require_alive(self) -> None:
+    def require_socket(self, call: str) -> None:
+        """Refuse a call that cannot be carried out.
+
+        Args:
+            call: Name of the call, for its error.
+
+        Raises:
+            SessionEnded: The session is ending or has ended.
+            AgentHosted: A hosted agent drives the avatar.
+        """
         if self.over:
             reason = self.end_reason.value if self.end_reason else ""
             raise SessionEnded(self.id, reason, self.upstream_reason)
+        if not self.has_socket:
+            raise AgentHosted(self.id, call)
 
     def _move(self, following: SessionState) -> None:
-        previous, self.state = self.state, move(SESSION_TRANSITIONS, self.state, following)
+        table = SESSION_TRANSITIONS if self.has_socket else HOSTED_TRANSITIONS
+        previous, self.state = self.state, move(table, self.state, following)
         self._emit(StateChanged(following, previous))
 
     def _pose(self, pose: Pose) -> None:

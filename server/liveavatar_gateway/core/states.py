@@ -45,6 +45,7 @@ class EndReason(Enum):
     TENANT_SUSPENDED = "TENANT_SUSPENDED"
     CREATE_FAILED = "CREATE_FAILED"
     NO_VIEWERS = "NO_VIEWERS"
+    AGENT_HUNG_UP = "AGENT_HUNG_UP"
 
 
 @unique
@@ -140,6 +141,17 @@ SESSION_TRANSITIONS: Final[Mapping[SessionState, frozenset[SessionState]]] = {
 }
 """States of a session, each with those that may follow."""
 
+HOSTED_TRANSITIONS: Final[Mapping[SessionState, frozenset[SessionState]]] = {
+    SessionState.CREATING: frozenset({SessionState.CONNECTING, SessionState.ENDING}),
+    SessionState.CONNECTING: frozenset({SessionState.READY, SessionState.ENDING}),
+    SessionState.READY: frozenset({SessionState.ENDING}),
+    # Without a socket nothing can be lost.
+    SessionState.RECONNECTING: frozenset(),
+    SessionState.ENDING: frozenset({SessionState.ENDED}),
+    SessionState.ENDED: frozenset(),
+}
+"""The same for a session whose avatar a hosted agent drives, without a command socket."""
+
 INPUT_TRANSITIONS: Final[Mapping[InputState, frozenset[InputState]]] = {
     InputState.UNDECIDED: frozenset({InputState.OPEN, InputState.SEALED, InputState.FLUSHED}),
     InputState.OPEN: frozenset({InputState.SEALED, InputState.FLUSHED}),
@@ -186,6 +198,7 @@ UPSTREAM_END_REASONS: Final[Mapping[str, EndReason]] = {
     "IDLE_TIMEOUT": EndReason.IDLE,
     "MAX_DURATION_REACHED": EndReason.MAX_DURATION,
     "NO_CREDITS": EndReason.OUT_OF_CREDITS,
+    "AGENT_HANG_UP": EndReason.AGENT_HUNG_UP,
 }
 """LiveAvatar's end reasons, each with the gateway's; any other reason is UPSTREAM_ENDED.
 

@@ -42,6 +42,7 @@ class AudioService(AudioServiceServicer):
     ) -> None:
         header = await self._header(context)
         session = await self._find(header)
+        session.require_socket("StreamAudio")
         audio_format = mapping.format_of(header.format)
         if audio_format != NATIVE_FORMAT:
             await load_conversion()
@@ -58,6 +59,7 @@ class AudioService(AudioServiceServicer):
         header = await self._header(context)
         with audited("session.listen", session=id_or_nothing(header.session_id)) as target:
             session = await self._find(header)
+            session.require_socket("ListenAudio")
             target["session"] = session.id
             if listen_format_of(header).encoding is not Encoding.PCM_S16LE:
                 await load_conversion()

@@ -45,6 +45,7 @@ CODES: Final[Mapping[type[e.GatewayError], grpc.StatusCode]] = {
     e.SessionEnded: grpc.StatusCode.FAILED_PRECONDITION,
     e.AgentSeatTaken: grpc.StatusCode.FAILED_PRECONDITION,
     e.DataNotPermitted: grpc.StatusCode.FAILED_PRECONDITION,
+    e.AgentHosted: grpc.StatusCode.FAILED_PRECONDITION,
     e.RoomNotOwn: grpc.StatusCode.FAILED_PRECONDITION,
     e.UpstreamUnauthenticated: grpc.StatusCode.FAILED_PRECONDITION,
     e.UpstreamCreditsExhausted: grpc.StatusCode.FAILED_PRECONDITION,

@@ -22,6 +22,10 @@ MAX_ROOM_URL_CHARS: Final = 2048
 MAX_VIEWERS: Final = 32
 MAX_TOPICS: Final = 16
 MAX_DATA_IDENTITIES: Final = 64
+MAX_VOICE_CHARS: Final = 64
+MAX_VARIABLES: Final = 32
+MAX_VARIABLE_NAME_CHARS: Final = 64
+MAX_VARIABLE_CHARS: Final = 1000
 _JOINERS: Final = {0x200C: None, 0x200D: None}
 """Marks that are not printable, and yet belong to words and emoji: U+200C and U+200D."""
 
@@ -176,6 +180,20 @@ _OWN: Final[Mapping[str, Bound]] = {
     "SendData.payload": ByHandler("room_events.data_of"),
     "SendData.topic": ByHandler("room_events.data_of"),
     "SendData.identities": ByHandler("room_events.data_of"),
+    "ElevenLabsAgent.secret_id": _ID,
+    "ElevenLabsAgent.agent_id": _ID,
+    "ElevenLabsAgent.voice_id": _ID,
+    "ElevenLabsAgent.dynamic_variables": ByHandler("connectors.connector"),
+    "OpenAIRealtime.secret_id": _ID,
+    "OpenAIRealtime.context_id": _ID,
+    "OpenAIRealtime.voice": Text(MAX_VOICE_CHARS),
+    "OpenAIRealtime.model": _ID,
+    "GeminiRealtime.secret_id": _ID,
+    "GeminiRealtime.context_id": _ID,
+    "GeminiRealtime.voice": Text(MAX_VOICE_CHARS),
+    "GeminiRealtime.model": _ID,
+    "CartesiaAgent.secret_id": _ID,
+    "CartesiaAgent.agent_id": _ID,
     "GetSessionRequest.session_id": _ID,
     "ListSessionsRequest.page_token": _TOKEN,
     "ListSessionsRequest.states": Numbers(16),

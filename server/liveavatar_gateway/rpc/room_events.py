@@ -49,6 +49,11 @@ def wish_of(message: session_pb2.SessionSpec, seat: AgentSeat, field: str) -> Ro
         raise InvalidField(
             f"{field} excludes agora_room: the gateway cannot join an Agora channel; leave it out", field=field
         )
+    if message.WhichOneof("connector"):
+        raise InvalidField(
+            f"{field} excludes a connector: the agent's seat of its room is the hosted agent's; leave it out",
+            field=field,
+        )
     if seat is AgentSeat.CALLER and not message.HasField("livekit_room"):
         raise AgentSeatTaken(field=field)
     topics = tuple(message.room_events.data_topics)

@@ -9,7 +9,7 @@ from liveavatar_gateway.auth.auth_file import Rooms
 from liveavatar_gateway.auth.quotas import Quotas
 from liveavatar_gateway.core.errors import AvatarNotAllowed, QuotaExceeded, RoomNotAllowed
 from liveavatar_gateway.rooms.access import BroughtRoom
-from liveavatar_gateway.rpc import brought_rooms, mapping, room_events
+from liveavatar_gateway.rpc import brought_rooms, connectors, mapping, room_events
 from liveavatar_gateway.rpc import rooms as own_rooms
 from liveavatar_gateway.rpc.config import RpcConfig
 from liveavatar_gateway.sessions.spec import SessionSpec
@@ -98,6 +98,7 @@ class Wishes:
             brought_room=brought,
             viewers=own_rooms.viewers_of_spec(message, spec.livekit_room, field=field),
             room_events=room_events.wish_of(message, seat, field),
+            connector=connectors.connector(message, field),
         )
         allowed = self._tenants.avatars(tenant)
         if allowed is not None and spec.avatar.avatar_id not in allowed:

@@ -8,7 +8,13 @@ from typing import Final
 
 import structlog
 
-from liveavatar_gateway.core.errors import AgentSeatTaken, RoomTokenMissing, RoomUnreachable, UpstreamUnreachable
+from liveavatar_gateway.core.errors import (
+    AgentHosted,
+    AgentSeatTaken,
+    RoomTokenMissing,
+    RoomUnreachable,
+    UpstreamUnreachable,
+)
 from liveavatar_gateway.core.events import Room
 from liveavatar_gateway.core.session import Session
 from liveavatar_gateway.rooms.access import LiveKitAccess, Participant, RoomAccess
@@ -304,6 +310,7 @@ class Avatars:
         Raises:
             RoomUnreachable: there is no LiveKit server for the room, or its host cannot be resolved.
             AgentSeatTaken: the only seat of a room of LiveAvatar's is the caller's.
+            AgentHosted: the seat is the hosted agent's, whom LiveKit would disconnect.
             RoomTokenMissing: LiveAvatar or the caller gave no token for the room, as for an Agora channel.
             UpstreamAddressRefused: LiveAvatar named an address that the gateway does not use.
         """
@@ -314,6 +321,8 @@ class Avatars:
                 raise RoomUnreachable("no LiveKit server for the room")
             identity = f"{LISTENER}-{self._core.id[:13]}"
             return rooms.listener(Participant(room=own.name, identity=identity, tenant=own.tenant))
+        if self._spec.connector is not None:
+            raise AgentHosted(self._core.id, "ListenAudio")
         if self._spec.agent_seat is AgentSeat.CALLER:
             raise AgentSeatTaken(self._core.id)
         if not self.started.room_url or not self.started.agent_token:

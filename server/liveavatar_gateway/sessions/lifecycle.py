@@ -20,6 +20,7 @@ from liveavatar_gateway.core.states import EndReason
 from liveavatar_gateway.sessions.avatars import TakeWarm
 from liveavatar_gateway.sessions.bulkhead import bulkhead
 from liveavatar_gateway.sessions.driver import SessionDriver
+from liveavatar_gateway.sessions.hosted_driver import HostedDriver
 from liveavatar_gateway.sessions.parts import SessionParts
 from liveavatar_gateway.sessions.restore import RestoredSession
 from liveavatar_gateway.sessions.services import SessionServices, new_id, utc_now
@@ -55,17 +56,7 @@ class SessionLifecycle:
         self._avatars = parts.avatars
         self._publisher = parts.publisher
         self._restored = restored
-        self._driver = SessionDriver(
-            core,
-            services.reconnect,
-            services.metrics,
-            wake=parts.wake,
-            publisher=parts.publisher,
-            journal=parts.journal,
-            avatars=parts.avatars,
-            standbys=StandbyManager(core, services.pool, parts.avatars, wake=parts.wake, new_id=new_id),
-            on_take_over=self._renew_keep_alive,
-        )
+        self._driver = self._new_driver()
         self.finished = asyncio.Event()
         """Set when LiveAvatar has stopped the session, or another process owns it."""
         self.recorded = asyncio.Event()
@@ -81,6 +72,28 @@ class SessionLifecycle:
         self._task: asyncio.Task[object] | None = None
         self._keeping: asyncio.Task[None] | None = None
         """Latest keep-alive by REST."""
+
+    def _new_driver(self) -> SessionDriver | HostedDriver:
+        parts, services = self._parts, self._services
+        if not parts.core.has_socket:
+            return HostedDriver(
+                parts.core,
+                wake=parts.wake,
+                publisher=parts.publisher,
+                journal=parts.journal,
+                avatars=parts.avatars,
+            )
+        return SessionDriver(
+            parts.core,
+            services.reconnect,
+            services.metrics,
+            wake=parts.wake,
+            publisher=parts.publisher,
+            journal=parts.journal,
+            avatars=parts.avatars,
+            standbys=StandbyManager(parts.core, services.pool, parts.avatars, wake=parts.wake, new_id=new_id),
+            on_take_over=self._renew_keep_alive,
+        )
 
     # --- keep-alive target of the pool
 

@@ -74,6 +74,7 @@ class SessionParts:
                 auto_rotate=spec.auto_rotate,
                 abandonment=spec.abandonment,
                 watches_room=spec.room_events is not None,
+                has_socket=spec.connector is None,
             )
         else:
             core = restored.core

@@ -132,7 +132,7 @@ class Reservations:
 
         Raises:
             Draining: new sessions are refused.
-            InvalidField: the spec has a room of its own.
+            InvalidField: the spec has a room of its own, or a connector.
             QuotaExceeded, BudgetExhausted, CapacityExhausted, UpstreamError: the avatar cannot be started.
             RequestIdReused: the request id was used for another avatar.
             OwnerMoved: another process has the reservation of that request.
@@ -144,6 +144,12 @@ class Reservations:
                 "an avatar in a room of the caller's own cannot be prepared: LiveAvatar fixes its room when its "
                 f"token is minted; leave out {room}, or open the session without a reservation",
                 field=f"spec.{room}",
+            )
+        if spec.connector is not None:
+            raise InvalidField(
+                "an avatar with a hosted agent cannot be prepared: LiveAvatar fixes the agent when its token is "
+                "minted; leave the connector out, or open the session without a reservation",
+                field=f"spec.{spec.connector.kind.name.lower()}",
             )
         wait_s = self._limiter.longest_wait_s(tenant, self._services.pool.wait_s if wait_s is None else wait_s)
         request = _Request(spec=spec, id=request_id, tenant=tenant, hold_s=hold_s, wait_s=wait_s)
@@ -283,6 +289,8 @@ class Reservations:
         if reservation.tenant != tenant:
             raise ReservationNotFound(reservation_id)
         differs = "room" if spec.has_own_room else difference(reservation.spec.avatar, spec.avatar)
+        if spec.connector is not None:
+            differs = "connector"
         if differs:
             raise ReservationMismatch(reservation_id, differs)
         self._remove(reservation)

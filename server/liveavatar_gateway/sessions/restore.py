@@ -179,6 +179,7 @@ def restore(
         auto_rotate=record.spec.auto_rotate,
         abandonment=record.spec.abandonment,
         watches_room=record.spec.room_events is not None,
+        has_socket=record.spec.connector is None,
     )
     return RestoredSession(
         core=core,

@@ -434,6 +434,15 @@ class SessionActor:
         if self.over:
             raise self._ended_error()
 
+    def require_socket(self, call: str) -> None:
+        """Refuse a call to a session that is over, or whose avatar a hosted agent drives.
+
+        Raises:
+            SessionEnded: the session is over.
+            AgentHosted: there is no command socket, and no agent's seat.
+        """
+        self._core.require_socket(call)
+
     def _ended_error(self) -> SessionEnded:
         reason = self.end_reason.value if self.end_reason else ""
         return SessionEnded(self.id, reason, self._core.upstream_reason)

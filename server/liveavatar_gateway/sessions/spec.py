@@ -7,6 +7,7 @@ from typing import Final
 
 from liveavatar_gateway.core.abandonment import AbandonmentConfig
 from liveavatar_gateway.rooms.access import AgoraRoom, BroughtRoom, Participant, Viewer
+from liveavatar_gateway.upstream.connectors import Connector
 from liveavatar_gateway.upstream.model import AvatarRequest
 
 LISTENER: Final = "liveavatar-gateway"
@@ -81,6 +82,8 @@ class SessionSpec:
     creates a room."""
     room_events: RoomEventsWish | None = None
     """Events of the room; None for none. They need the gateway in the room."""
+    connector: Connector | None = None
+    """Hosted agent that drives the avatar, in a room of LiveAvatar's; None if the caller speaks."""
 
     @property
     def abandonment(self) -> AbandonmentConfig:
@@ -98,25 +101,27 @@ class SessionSpec:
 
         In a room of LiveAvatar's, the gateway and the caller's agent would have the same identity, and LiveKit
         would disconnect the earlier of the two. In `livekit_room` each has its own.
-        An Agora channel is out of reach.
+        An Agora channel is out of reach, and the seat beside a connector is the hosted agent's.
         """
-        if self.agora_room is not None:
+        if self.agora_room is not None or self.connector is not None:
             return False
         return self.livekit_room is not None or self.agent_seat is AgentSeat.GATEWAY
 
     @property
     def without_secrets(self) -> "SessionSpec":
-        """The spec for the registry, without tokens.
+        """The spec for the registry, without tokens and without the words for a hosted agent.
 
-        LiveAvatar needs the avatar's token once, for the only avatar of its session. The other tokens of a room on
-        the caller's server are kept sealed, with the addresses of the avatar.
+        LiveAvatar needs these once, for the only avatar of such a session. The other tokens of a room on a server of
+        the caller's are kept sealed, with the addresses of the avatar.
         """
-        agora, brought = self.agora_room, self.brought_room
+        agora, brought, connector = self.agora_room, self.brought_room, self.connector
         if agora is not None:
             agora = replace(agora, token="")
         if brought is not None:
             brought = replace(brought, avatar_token="", listener_token="", viewer_token="")
-        return replace(self, agora_room=agora, brought_room=brought)
+        if connector is not None:
+            connector = connector.without_secrets
+        return replace(self, agora_room=agora, brought_room=brought, connector=connector)
 
     def avatar_request(self, ordinal: int) -> AvatarRequest:
         """Return the request for one avatar of the session.
@@ -126,7 +131,12 @@ class SessionSpec:
                 identity of its own: plain, then with "-2", "-3" and so on.
         """
         if self.livekit_room is None:
-            return replace(self.avatar, agora_room=self.agora_room, brought_room=self.brought_room)
+            return replace(
+                self.avatar,
+                agora_room=self.agora_room,
+                brought_room=self.brought_room,
+                connector=self.connector,
+            )
         own = self.livekit_room
         identity = own.avatar_identity if ordinal == 1 else f"{own.avatar_identity}-{ordinal}"
         agent = own.agent_identity if self.agent_seat is AgentSeat.CALLER else ""

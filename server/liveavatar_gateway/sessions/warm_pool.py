@@ -119,7 +119,7 @@ class WarmPool:
         return None
 
     def _matching(self, spec: SessionSpec, tenant: str) -> Iterable[WarmStock]:
-        if spec.has_own_room or self._is_closed:
+        if spec.has_own_room or spec.connector is not None or self._is_closed:
             return ()
         stocks = [stock for stock in self._by_avatar.get(_key(spec.avatar), ()) if stock.profile.serves(tenant)]
         if stocks and self._services.pool.permits.is_at_ceiling(tenant):

@@ -25,6 +25,7 @@ from liveavatar_gateway.pool.account_health import (
     Trouble,
     is_doubtful,
 )
+from liveavatar_gateway.upstream.active_sessions import ActiveSessions
 from liveavatar_gateway.upstream.model import AvatarRequest, RemoteStatus
 from liveavatar_gateway.upstream.rest import Rest
 from liveavatar_gateway.upstream.rest_keepalive import RestKeepAlives
@@ -102,6 +103,7 @@ class Account:
         self.health = health or AccountHealth(config.health, spec.state)
         self.stopper = Stopper(config.stop, stop_call or rest)
         self.keep_alives = RestKeepAlives(rest, rest.metrics)
+        self.active = ActiveSessions(rest)
         self._session_ids: set[str] = set()
 
     @property

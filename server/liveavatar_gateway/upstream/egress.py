@@ -285,8 +285,13 @@ class Egress:
             UpstreamAddressRefused: the session cannot be used and must be stopped.
         """
         try:
+            if not started.ws_url:
+                # A hosted agent drives the avatar: there is no socket to check.
+                async with asyncio.timeout(timeout_s):
+                    await self._check_room(started)
+                return
             await self.route(started, timeout_s=timeout_s)
-        except UpstreamUnreachable:
+        except (UpstreamUnreachable, TimeoutError):
             _log.info("egress.unresolved", upstream_session=started.session_id)
 
     async def route(self, started: Started, *, timeout_s: float) -> Route:

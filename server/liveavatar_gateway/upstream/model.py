@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from liveavatar_gateway.rooms.access import AgoraRoom, BroughtRoom, Participant
 from liveavatar_gateway.upstream.bounds import session_seconds
+from liveavatar_gateway.upstream.connectors import Connector
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,8 @@ class AvatarRequest:
     """Place of the avatar in an Agora channel of the caller's own; None for a LiveKit room."""
     brought_room: BroughtRoom | None = None
     """Room on a LiveKit server of the caller's; None for another kind of room."""
+    connector: Connector | None = None
+    """Hosted agent that drives the avatar; None if the gateway does, over a command socket."""
 
     @property
     def has_own_room(self) -> bool:
@@ -48,7 +51,8 @@ class Started:
 
     session_id: str
     ws_url: str = field(repr=False)
-    """Address of the command socket. A bearer secret that never leaves the gateway."""
+    """Address of the command socket; empty if a hosted agent drives the avatar. A bearer secret that never leaves
+    the gateway."""
     room_url: str
     viewer_token: str = field(repr=False)
     agent_token: str = field(default="", repr=False)

@@ -561,7 +561,7 @@ class Pool:
     ) -> UpstreamSession:
         account.add_session(minted.session_id)
         try:
-            started = await account.rest.start(minted)
+            started = await account.rest.start(minted, has_socket=request.connector is None)
             if request.has_own_room:
                 # Tokens for own rooms are signed here or by the caller, whatever LiveAvatar says of them.
                 brought = request.brought_room
@@ -571,6 +571,9 @@ class Pool:
                     viewer_token="" if brought is None else brought.viewer_token,
                     agent_token="" if brought is None else brought.listener_token,
                 )
+            elif request.connector is not None:
+                # The agent's seat is the hosted agent's: a second participant with its identity would put it out.
+                started = replace(started, agent_token="")
             await self._check_addresses(started)
         except Exception as error:
             self._learn(account, request, error)

@@ -18,6 +18,7 @@ from liveavatar_gateway.core.errors import (
     GatewayError,
     UpstreamError,
     UpstreamProtocol,
+    UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
@@ -179,6 +180,8 @@ class Rest:
                 "agora_channel": agora.channel,
                 "agora_uid": agora.uid,
             }
+        if (connector := request.connector) is not None:
+            body[connector.kind.value] = connector.body()
         attempts = self._config.attempts if retries else 1
         data = await self._retried("POST", _MINT, attempts=attempts, headers=self._key_header, json=body)
         return Minted(
@@ -186,8 +189,12 @@ class Rest:
             token=_token(_required(data, "session_token", "token", max_chars=MAX_TOKEN_CHARS)),
         )
 
-    async def start(self, minted: Minted) -> Started:
+    async def start(self, minted: Minted, *, has_socket: bool = True) -> Started:
         """Start a session, which is billed from now on. Never retried, because a retry could start two.
+
+        Args:
+            minted: The session.
+            has_socket: False if a hosted agent is to drive the avatar, so that there is no command socket.
 
         Raises:
             UpstreamError: LiveAvatar refused or failed; the session may run regardless, so stop it.
@@ -200,11 +207,21 @@ class Rest:
         max_duration_s = session_seconds(limit)
         if limit is not None and max_duration_s is None:
             _log.warning("upstream.limit_ignored", upstream_session=minted.session_id, said=_shown(limit))
+        if not has_socket and _text(data, "ws_url"):
+            # A schema without the connector ignores its field, and nobody would speak.
+            raise UpstreamRejected(
+                "LiveAvatar does not know the connector: it started the avatar without an agent, and the session "
+                "is being stopped",
+                field="connector",
+                endpoint="start",
+            )
+        # The users of a hosted agent are in LiveAvatar's room, so that it is of no use without access.
+        room_field = _optional if has_socket else _required
         return Started(
             session_id=minted.session_id,
-            ws_url=_required(data, "ws_url", "start", max_chars=MAX_URL_CHARS),
-            room_url=_optional(data, "livekit_url", "start", max_chars=MAX_URL_CHARS),
-            viewer_token=_optional(data, "livekit_client_token", "start", max_chars=MAX_TOKEN_CHARS),
+            ws_url=_required(data, "ws_url", "start", max_chars=MAX_URL_CHARS) if has_socket else "",
+            room_url=room_field(data, "livekit_url", "start", max_chars=MAX_URL_CHARS),
+            viewer_token=room_field(data, "livekit_client_token", "start", max_chars=MAX_TOKEN_CHARS),
             agent_token=_optional(data, "livekit_agent_token", "start", max_chars=MAX_TOKEN_CHARS),
             max_duration_s=max_duration_s,
         )

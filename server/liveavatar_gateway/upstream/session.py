@@ -63,6 +63,22 @@ class UpstreamSession:
         """Return LiveAvatar's record of the session; not over if LiveAvatar does not answer in time."""
         return await self.account.remote_status(self.started.session_id)
 
+    async def ended_reason(self, *, max_age_s: float) -> str | None:
+        """Return LiveAvatar's reason for the end of a session without a socket; None while it seems to run.
+
+        Args:
+            max_age_s: Age up to which an earlier list of active sessions is good enough.
+        """
+        session_id = self.started.session_id
+        ids = await self.account.active.ids(
+            lambda work: self._host.run(work, name="account/active-sessions"), max_age_s=max_age_s
+        )
+        if ids is None or session_id in ids:
+            return None
+        # A list that was read before the start, or a page of it that moved, proves nothing.
+        status = await self.remote_status()
+        return status.reason if status.over else None
+
     async def keep_alive(self) -> bool:
         """Keep the session alive by REST, while its socket is down; see `RestKeepAlives.send`."""
         return await self.account.keep_alives.send(self.started.session_id)

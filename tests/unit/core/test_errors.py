@@ -31,6 +31,7 @@ EXAMPLES = [
     e.ReservationMismatch("r", "quality"),
     e.SessionEnded("s", "CALLER_ENDED", "WORD"),
     e.AgentSeatTaken("s"),
+    e.AgentHosted("s", "interrupt"),
     e.RoomNotOwn("s"),
     e.ParticipantNotFound("ann", field="identities"),
     e.DataNotPermitted("s"),

@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from liveavatar_gateway.core.states import (
+    HOSTED_TRANSITIONS,
     INPUT_TRANSITIONS,
     PAUSE_TRANSITIONS,
     PLAYBACK_TRANSITIONS,
@@ -31,6 +32,14 @@ _ALLOWED = {
     (SessionState.READY, SessionState.ENDING),
     (SessionState.RECONNECTING, SessionState.READY),
     (SessionState.RECONNECTING, SessionState.ENDING),
+    (SessionState.ENDING, SessionState.ENDED),
+}
+_HOSTED_ALLOWED = {
+    (SessionState.CREATING, SessionState.CONNECTING),
+    (SessionState.CREATING, SessionState.ENDING),
+    (SessionState.CONNECTING, SessionState.READY),
+    (SessionState.CONNECTING, SessionState.ENDING),
+    (SessionState.READY, SessionState.ENDING),
     (SessionState.ENDING, SessionState.ENDED),
 }
 _INPUT_ALLOWED = {
@@ -75,6 +84,7 @@ _PAUSE_ALLOWED = {
 }
 _TABLES = [
     (SESSION_TRANSITIONS, SessionState, _ALLOWED),
+    (HOSTED_TRANSITIONS, SessionState, _HOSTED_ALLOWED),
     (INPUT_TRANSITIONS, InputState, _INPUT_ALLOWED),
     (SEND_TRANSITIONS, SendState, _SEND_ALLOWED),
     (PLAYBACK_TRANSITIONS, PlaybackState, _PLAYBACK_ALLOWED),
@@ -106,12 +116,16 @@ def test_a_table_has_a_row_for_every_state(table, states):
     assert set(table) == set(states)
 
 
-def test_every_state_leads_to_the_end():
+@pytest.mark.parametrize("table", [SESSION_TRANSITIONS, HOSTED_TRANSITIONS])
+def test_every_state_leads_to_the_end(table):
     """A state without an exit would trap a session that is billed."""
     for state in SessionState:
+        if state is SessionState.RECONNECTING and table is HOSTED_TRANSITIONS:
+            assert not any(state in following for following in table.values()), "it cannot be reached"
+            continue
         reached, front = {state}, [state]
         while front:
-            following = SESSION_TRANSITIONS[front.pop()] - reached
+            following = table[front.pop()] - reached
             reached |= following
             front += following
         assert SessionState.ENDED in reached
@@ -123,6 +137,7 @@ def test_every_state_leads_to_the_end():
         ("IDLE_TIMEOUT", EndReason.IDLE),
         ("MAX_DURATION_REACHED", EndReason.MAX_DURATION),
         ("NO_CREDITS", EndReason.OUT_OF_CREDITS),
+        ("AGENT_HANG_UP", EndReason.AGENT_HUNG_UP),
         ("ZOMBIE_SESSION_REAP", EndReason.UPSTREAM_ENDED),
         ("SOMETHING_NEW", EndReason.UPSTREAM_ENDED),
         ("", EndReason.UPSTREAM_FAILED),

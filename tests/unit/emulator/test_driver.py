@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable
 
+import numpy as np
 import orjson
 import pytest
 from structlog.testing import capture_logs
@@ -13,6 +14,7 @@ from liveavatar_emulator.config import Settings
 from liveavatar_emulator.driver import SessionDriver
 from liveavatar_emulator.effects import ChargeMinute, SessionEnded
 from liveavatar_emulator.eventlog import EventLog
+from liveavatar_emulator.hosted_agent import HostedAgent, answer
 from liveavatar_emulator.outbox import OUTBOX_LIMIT, CloseFrame, Outbox
 from liveavatar_emulator.recording import AudioBudget, Recording
 from liveavatar_emulator.session import Session
@@ -20,18 +22,23 @@ from liveavatar_emulator.timer_lag import TimerLag
 
 
 def make_driver(
-    *, charge_minute: Callable[[], bool] = lambda: True, on_ended: Callable[[SessionEnded], None] = lambda _: None
+    *,
+    charge_minute: Callable[[], bool] = lambda: True,
+    on_ended: Callable[[SessionEnded], None] = lambda _: None,
+    has_connector: bool = False,
+    agent: HostedAgent | None = None,
 ) -> SessionDriver:
     now_s = time.monotonic()
     clock = RealClock()
     now_s = clock.now_s()
     session = Session(
-        settings=Settings(),
+        settings=Settings(ready_delay_ms=0) if has_connector else Settings(),
         recording=Recording(started_mono_s=now_s, keep_bytes=0, budget=AudioBudget(0)),
         fresh_id=lambda: "s",
         now_s=now_s,
         limit_s=3600,
         billed=True,
+        has_connector=has_connector,
     )
     return SessionDriver(
         session,
@@ -42,6 +49,7 @@ def make_driver(
         timer_lag=TimerLag(),
         charge_minute=charge_minute,
         on_ended=on_ended,
+        agent=agent,
     )
 
 
@@ -120,4 +128,26 @@ async def test_a_replaced_socket_does_not_detach_its_successor():
     assert driver.socket_open
     assert driver.session.attached
     assert seen.closed_by == "server"
+    driver.dispose()
+
+
+async def test_a_hosted_agent_answers_a_user_and_falls_silent_for_one():
+    driver = make_driver(has_connector=True, agent=HostedAgent())
+    frame = (np.sin(np.arange(480) / 10) * 10_000).astype("<i2").tobytes()
+    for _ in range(20):
+        driver.hear("ann", frame)
+    driver.hear("ann", b"")
+    recording = driver.session.recording
+    assert [one.playback.received_bytes for one in recording.utterances] == [len(answer())]
+    for _ in range(20):
+        driver.hear("ben", frame)
+    assert [command.type for command in recording.commands] == [], "an agent sends no commands"
+    assert driver.session.playback.queued
+    driver.dispose()
+
+
+async def test_without_an_agent_nobody_hears():
+    driver = make_driver()
+    driver.hear("ann", b"")
+    assert driver.session.recording.utterances == []
     driver.dispose()

@@ -439,3 +439,32 @@ def test_a_hosted_session_is_ready_without_a_socket_and_is_not_reaped():
     assert session.phase is Phase.READY
     assert told(session.advance(49.9)) == []
     assert told(session.advance(50.0))[-1] == "over IDLE_TIMEOUT"
+
+
+def test_a_hosted_agent_speaks_whole_utterances_and_can_be_cut():
+    recording = Recording(started_mono_s=0.0, keep_bytes=10**9, budget=AudioBudget(10**9))
+    session = Session(
+        settings=Settings(ready_delay_ms=1000, interrupt_ack_ms=100),
+        recording=recording,
+        fresh_id=lambda: "x",
+        now_s=0.0,
+        limit_s=3600,
+        billed=False,
+        has_connector=True,
+    )
+    session.say(SECOND, 0.5)
+    session.hush(0.5)
+    assert recording.utterances == [], "it is not ready"
+    session.hush(1.0)
+    assert recording.interrupts == [], "it is silent"
+    session.say(SECOND, 1.0)
+    session.advance(5.0)
+    session.say(SECOND, 5.0)
+    session.hush(5.5)
+    session.advance(10.0)
+    assert [one.playback.received_bytes for one in recording.utterances] == [len(SECOND)] * 2
+    (cut,) = recording.interrupts
+    assert (cut.utterance, 0 < cut.played_bytes < len(SECOND)) == (1, True)
+    session.end("USER_CLOSED", 10.0)
+    session.say(SECOND, 11.0)
+    assert len(recording.utterances) == 2

@@ -81,6 +81,7 @@ EXAMPLES = {
         e.ReadyTimeout("not ready", timeout_s=20),
         e.UpstreamStalled("nothing came", utterance_id="u-1"),
         e.AgentSeatTaken("s-1"),
+        e.AgentHosted("s-1", "interrupt"),
         e.RoomNotOwn("s-1"),
         e.ParticipantNotFound("ann", field="identities"),
         e.DataNotPermitted("s-1"),

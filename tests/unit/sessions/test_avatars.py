@@ -9,7 +9,7 @@ import pytest
 
 from liveavatar_gateway.core import messages as m
 from liveavatar_gateway.core.config import SessionConfig
-from liveavatar_gateway.core.errors import AgentSeatTaken, RoomTokenMissing, RoomUnreachable
+from liveavatar_gateway.core.errors import AgentHosted, AgentSeatTaken, RoomTokenMissing, RoomUnreachable
 from liveavatar_gateway.core.events import Expiring, Rotated
 from liveavatar_gateway.core.outputs import Send
 from liveavatar_gateway.core.session import Session
@@ -20,6 +20,7 @@ from liveavatar_gateway.sessions.avatars import Avatars
 from liveavatar_gateway.sessions.billed_journal import BilledJournal
 from liveavatar_gateway.sessions.billing import Payer
 from liveavatar_gateway.sessions.spec import AgentSeat, LiveKitRoom, SessionSpec
+from liveavatar_gateway.upstream.connectors import Connector, ConnectorKind
 from liveavatar_gateway.upstream.egress import Egress, EgressConfig
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
 from liveavatar_gateway.upstream.permits import PermitWish
@@ -316,3 +317,11 @@ async def test_a_room_on_a_server_of_the_callers_is_heard_with_the_callers_token
     room = found.room_access()
     assert room is not None
     assert (room.url, room.agent_token) == ("wss://rooms.example.com", "")
+
+
+async def test_the_seat_beside_a_hosted_agent_is_not_taken(avatars):
+    agent = Connector(kind=ConnectorKind.CARTESIA_AGENT, secret_id="7f1d0f9e-8a3c-4b7e-9d55-0c2f6a1e4b22")
+    avatars._spec = replace(avatars._spec, livekit_room=None, connector=agent)
+    avatars.started = replace(Upstream("up").started, agent_token="for-the-agent")
+    with pytest.raises(AgentHosted):
+        await avatars.listener_access()

@@ -23,6 +23,7 @@ from liveavatar_gateway.sessions.record import (
 from liveavatar_gateway.sessions.restore import snapshot_of
 from liveavatar_gateway.sessions.spec import AgentSeat, LiveKitRoom, RoomEventsWish, SessionSpec
 from liveavatar_gateway.sessions.utterance_record import UtteranceRecord, read_utterances
+from liveavatar_gateway.upstream.connectors import Connector, ConnectorKind
 from liveavatar_gateway.upstream.model import AvatarRequest, Started
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -77,6 +78,18 @@ def test_no_token_of_a_room_on_the_callers_server_is_stored_and_none_makes_anoth
     brought = BroughtRoom(url="wss://rooms.example.com", name="desk", identity="ada", **tokens)
     record = Record(spec=replace(SPEC, livekit_room=None, brought_room=brought), created_at=AT)
     assert b"-secret" not in orjson.dumps(record.payload())
+
+
+def test_the_variables_of_a_hosted_agent_are_not_stored_and_make_no_other_spec():
+    agent = Connector(
+        kind=ConnectorKind.ELEVENLABS_AGENT,
+        secret_id="7f1d0f9e-8a3c-4b7e-9d55-0c2f6a1e4b22",
+        agent_id="a",
+        temperature=0.5,
+        dynamic_variables={"name": "Ann"},
+    )
+    record = Record(spec=replace(SPEC, livekit_room=None, connector=agent), created_at=AT)
+    assert b"Ann" not in orjson.dumps(record.payload())
     assert Record.of(through_json(record.payload())) == record
 
 

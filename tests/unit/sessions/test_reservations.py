@@ -23,8 +23,11 @@ from liveavatar_gateway.registry.memory import MemoryRegistry
 from liveavatar_gateway.sessions.reservations import Reservations
 from liveavatar_gateway.sessions.spec import LiveKitRoom
 from liveavatar_gateway.upstream.account import AccountSpec
+from liveavatar_gateway.upstream.connectors import Connector, ConnectorKind
 from testkit.unreliable_registry import SlowRegistry
 from testkit.warmth import spec, until, warm_world
+
+AGENT = Connector(kind=ConnectorKind.GEMINI_REALTIME, secret_id="7f1d0f9e-8a3c-4b7e-9d55-0c2f6a1e4b22")
 
 HOLD_S = 60.0
 
@@ -83,7 +86,11 @@ async def test_nobody_else_takes_it(reservations):
 
 @pytest.mark.parametrize(
     ("wishes", "difference"),
-    [({"quality": "low"}, "quality"), ({"livekit_room": LiveKitRoom(name="desk")}, "room")],
+    [
+        ({"quality": "low"}, "quality"),
+        ({"livekit_room": LiveKitRoom(name="desk")}, "room"),
+        ({"connector": AGENT}, "connector"),
+    ],
 )
 async def test_another_avatar_is_refused_and_leaves_it_as_it_is(reservations, wishes, difference):
     made = await prepare(reservations)
@@ -160,6 +167,12 @@ async def test_another_process_names_the_one_that_has_it(world, reservations):
 async def test_a_room_of_the_callers_own_cannot_be_prepared(reservations):
     with pytest.raises(InvalidField, match="livekit_room"):
         await prepare(reservations, wishes=spec(livekit_room=LiveKitRoom(name="desk")))
+
+
+async def test_a_hosted_agent_cannot_be_prepared(reservations):
+    with pytest.raises(InvalidField) as refused:
+        await prepare(reservations, wishes=spec(connector=AGENT))
+    assert refused.value.field == "spec.gemini_realtime"
 
 
 async def test_a_refusal_leaves_no_place_taken(world, reservations, quotas):

@@ -2,6 +2,7 @@
 
 from liveavatar_gateway.rooms.access import AgoraRoom, BroughtRoom
 from liveavatar_gateway.sessions.spec import AgentSeat, LiveKitRoom, SessionSpec
+from liveavatar_gateway.upstream.connectors import Connector, ConnectorKind
 from liveavatar_gateway.upstream.model import AvatarRequest
 from testkit.actors import AVATAR_ID
 
@@ -76,3 +77,22 @@ def test_a_room_on_the_callers_server_is_requested_with_its_token():
     assert (access.url, access.room, access.token) == ("wss://rooms", "desk", "a-secret")
     assert wishes.without_secrets.brought_room == brought
     assert "a-secret" not in repr(wishes)
+
+
+def test_a_hosted_agent_is_requested_has_the_seat_and_its_variables_are_not_stored():
+    agent = Connector(
+        kind=ConnectorKind.ELEVENLABS_AGENT,
+        secret_id="7f1d0f9e-8a3c-4b7e-9d55-0c2f6a1e4b22",
+        agent_id="a",
+        dynamic_variables={"name": "Ann"},
+    )
+    wishes = spec(connector=agent)
+    assert not wishes.has_own_room
+    assert not wishes.gateway_has_seat
+    request = wishes.avatar_request(1)
+    assert request.connector is not None
+    assert request.connector.dynamic_variables == {"name": "Ann"}
+    stored = wishes.without_secrets
+    assert stored == wishes
+    assert stored.connector is not None
+    assert stored.connector.dynamic_variables == {}

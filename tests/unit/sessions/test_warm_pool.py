@@ -10,11 +10,13 @@ from liveavatar_gateway.sessions.spec import LiveKitRoom
 from liveavatar_gateway.sessions.warm_pool import WarmPool
 from liveavatar_gateway.sessions.warm_session import WarmStage
 from liveavatar_gateway.upstream.account import AccountSpec
+from liveavatar_gateway.upstream.connectors import Connector, ConnectorKind
 from liveavatar_gateway.upstream.permits import PermitWish
 from liveavatar_gateway.upstream.profiles import Profile
 from testkit.actors import AVATAR_ID
 from testkit.warmth import queue, spec, until, warm_world
 
+AGENT = Connector(kind=ConnectorKind.GEMINI_REALTIME, secret_id="7f1d0f9e-8a3c-4b7e-9d55-0c2f6a1e4b22")
 SPENT = BudgetExhausted("acme", period="hour", used=1, limit=1, until="", retry_after_s=1.0)
 
 
@@ -59,6 +61,7 @@ async def test_without_profiles_nothing_is_started(world, warm):
         ({"encoding": "VP8"}, False),
         ({"sandbox": True}, False),
         ({"livekit_room": LiveKitRoom(name="desk")}, False),
+        ({"connector": AGENT}, False),
     ],
 )
 async def test_only_an_exact_match_is_taken(warm, wishes, matches):

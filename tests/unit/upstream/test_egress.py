@@ -577,3 +577,10 @@ async def test_a_room_whose_name_server_does_not_answer_is_not_joined():
     guard = Egress(EgressConfig(api_url=PUBLIC_API), resolve=never)
     with pytest.raises(UpstreamUnreachable):
         await guard.check_room(started(room_url="wss://rooms.example.com"), timeout_s=0.05)
+
+
+async def test_of_a_session_without_a_socket_the_room_is_checked():
+    await egress().check(started(ws_url="", room_url="wss://rooms.example.com"), timeout_s=5)
+    with pytest.raises(UpstreamAddressRefused) as refused:
+        await egress().check(started(ws_url="", room_url="wss://169.254.169.254"), timeout_s=5)
+    assert refused.value.metadata["address"] == "livekit_url"

@@ -16,6 +16,7 @@ from liveavatar_gateway.core import errors as e
 from liveavatar_gateway.upstream import rest as module
 from liveavatar_gateway.upstream.avatars import SANDBOX_AVATAR_ID
 from liveavatar_gateway.upstream.bounds import MAX_SESSION_S, bounded, session_seconds
+from liveavatar_gateway.upstream.connectors import Connector, ConnectorKind
 from liveavatar_gateway.upstream.model import AvatarRequest, Minted, RemoteStatus
 from liveavatar_gateway.upstream.rest import Rest, RestConfig
 from liveavatar_gateway.upstream.stopper import Stopped
@@ -411,3 +412,40 @@ async def test_the_agents_token_of_a_start_is_kept_and_hidden(given, expected):
         started = await one.start(MINTED)
     assert started.agent_token == expected
     assert "for-the-agent" not in repr(started)
+
+
+AGENT = Connector(
+    kind=ConnectorKind.GEMINI_REALTIME, secret_id="7f1d0f9e-8a3c-4b7e-9d55-0c2f6a1e4b22", voice="Puck"
+)
+ROOM = {"livekit_url": "wss://rooms.example.com", "livekit_client_token": "for-a-viewer"}
+
+
+async def test_a_hosted_agent_is_asked_for_and_starts_without_a_socket():
+    async with rest() as (one, server):
+        server.answers = {
+            TOKEN: http(200, envelope({"session_id": "s-1", "session_token": "t"})),
+            START: http(201, envelope({"session_id": "s-1", "ws_url": None, **ROOM})),
+        }
+        await one.mint(AvatarRequest(avatar_id="a", connector=AGENT))
+        body = json.loads(server.bodies[-1])
+        assert body["gemini_realtime_config"] == {"secret_id": AGENT.secret_id, "voice": "Puck"}
+        started = await one.start(MINTED, has_socket=False)
+    assert (started.ws_url, started.room_url, started.viewer_token) == ("", *ROOM.values())
+
+
+async def test_an_avatar_that_starts_without_its_agent_is_refused():
+    """A service that does not know a connector ignores its field: the avatar would be silent, and billed."""
+    async with rest() as (one, server):
+        server.answers = {START: http(201, envelope({"session_id": "s-1", "ws_url": "wss://x/", **ROOM}))}
+        with pytest.raises(e.UpstreamRejected) as refused:
+            await one.start(MINTED, has_socket=False)
+    assert refused.value.field == "connector"
+
+
+@pytest.mark.parametrize("missing", ROOM)
+async def test_a_hosted_agent_without_a_room_is_no_session(missing):
+    async with rest() as (one, server):
+        server.answers = {START: http(201, envelope({"session_id": "s-1", **ROOM, missing: None}))}
+        with pytest.raises(e.UpstreamProtocol) as refused:
+            await one.start(MINTED, has_socket=False)
+    assert refused.value.metadata["missing"] == missing

@@ -20,6 +20,7 @@ class Account:
     def __init__(self, stopped: Stopped, reason: str) -> None:
         self.stop_count = 0
         self.session_ids = {"s-1"}
+        self.over = True
         self.stopper = self
         self._stopped = stopped
         self._reason = reason
@@ -30,7 +31,7 @@ class Account:
         return self._stopped
 
     async def remote_status(self, _: str) -> RemoteStatus:
-        return RemoteStatus(over=True, reason=self._reason)
+        return RemoteStatus(over=self.over, reason=self._reason)
 
     def remove_session(self, session_id: str) -> None:
         self.session_ids.discard(session_id)
@@ -141,3 +142,32 @@ async def test_a_session_of_another_process_is_left_without_a_stop():
         # The process that drives it has the permit; there is none here.
         while permits.used:
             await permits.refresh()
+
+
+class Listed:
+    """LiveAvatar's list of active sessions."""
+
+    def __init__(self, ids) -> None:
+        self.listed = ids
+
+    async def ids(self, run, *, max_age_s: float):
+        assert max_age_s == 5.0
+        await run(asyncio.sleep(0))
+        return self.listed
+
+
+@pytest.mark.parametrize(
+    ("listed", "over", "expected"),
+    [
+        ({"s-1"}, True, None),
+        (None, True, None),
+        ({"s-2"}, False, None),
+        ({"s-2"}, True, "AGENT_HANG_UP"),
+    ],
+    ids=["listed", "no answer", "not listed yet", "over"],
+)
+async def test_a_session_has_ended_when_list_and_record_agree(listed, over, expected):
+    session, host, *_ = await make(reason="AGENT_HANG_UP")
+    host.account.active = Listed(listed)
+    host.account.over = over
+    assert await session.ended_reason(max_age_s=5.0) == expected

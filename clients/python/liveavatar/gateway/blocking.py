@@ -44,10 +44,10 @@ from liveavatar.gateway.portal import Portal
 from liveavatar.gateway.session import AsyncSession
 from liveavatar.gateway.source import Audio
 from liveavatar.gateway.tls import TLS
-from liveavatar.gateway.words import Words
 from liveavatar.gateway.turn_detector import TurnRules
 from liveavatar.gateway.turn_interrupts import DEFAULT_INTERRUPTS, InterruptRules
 from liveavatar.gateway.voice import NewVoiceDetector
+from liveavatar.gateway.words import Words
 
 _log = logging.getLogger(__name__)
 

@@ -223,6 +223,12 @@ class DataNotPermitted(CallerError):
     reason = "DATA_NOT_PERMITTED"
 
 
+class AgentHosted(CallerError):
+    """Call that a session with a hosted agent cannot carry out: the agent of its connector hears and speaks."""
+
+    reason = "AGENT_HOSTED"
+
+
 class RoomNotOwn(CallerError):
     """Call that needs a session in a LiveKit room of the caller's own."""
 
@@ -604,6 +610,7 @@ REASONS: Mapping[str, type[GatewayError]] = {
         AgentSeatTaken,
         ParticipantNotFound,
         DataNotPermitted,
+        AgentHosted,
         RoomNotOwn,
         SessionEnded,
         AttachSuperseded,

@@ -76,6 +76,8 @@ class EndReason(enum.StrEnum):
     """An operator of the gateway suspended or removed the tenant."""
     NO_VIEWERS = "no_viewers"
     """Nobody could see the avatar for `viewer_absence_timeout`."""
+    AGENT_HUNG_UP = "agent_hung_up"
+    """The hosted agent of the session's connector hung up."""
 
 
 class AgentSeat(enum.StrEnum):

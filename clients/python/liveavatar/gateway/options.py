@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass, replace
 from datetime import timedelta
 from typing import TypedDict
 
+from liveavatar.gateway.connectors import Connector
 from liveavatar.gateway.model import (
     AgentSeat,
     AgoraRoom,
@@ -65,6 +66,9 @@ class SessionOptions:
     room_events: RoomEvents | None = None
     """Events of the room: participants, the avatar's tracks, viewers and data messages. The gateway joins the room
     for them. Default: none."""
+    connector: Connector | None = None
+    """Hosted agent that hears the user and speaks through the avatar, in a room that LiveAvatar creates. Calls to
+    speak or to listen are refused with `AgentHosted`. Default: you speak."""
 
     def to_proto(self) -> session_pb2.SessionSpec:
         """Return the gateway's message, without the fields that are None: the gateway's defaults apply to them.
@@ -81,14 +85,15 @@ class SessionOptions:
                 None if self.video_encoding is None else VideoEncoding(self.video_encoding),
             )
             spec.video.CopyFrom(video)
-        if self.max_duration is not None:
-            spec.max_duration.CopyFrom(duration_to_proto(self.max_duration))
-        if self.detach_grace is not None:
-            spec.detach_grace.CopyFrom(duration_to_proto(self.detach_grace))
-        if self.idle_timeout is not None:
-            spec.idle_timeout.CopyFrom(duration_to_proto(self.idle_timeout))
-        if self.viewer_absence_timeout is not None:
-            spec.viewer_absence_timeout.CopyFrom(duration_to_proto(self.viewer_absence_timeout))
+        durations = (
+            (spec.max_duration, self.max_duration),
+            (spec.detach_grace, self.detach_grace),
+            (spec.idle_timeout, self.idle_timeout),
+            (spec.viewer_absence_timeout, self.viewer_absence_timeout),
+        )
+        for field, value in durations:
+            if value is not None:
+                field.CopyFrom(duration_to_proto(value))
         if self.livekit_room is not None:
             room = self.livekit_room
             spec.livekit_room.CopyFrom((LiveKitRoom(name=room) if isinstance(room, str) else room).to_proto())
@@ -99,6 +104,8 @@ class SessionOptions:
             spec.agora_room.CopyFrom(self.agora_room.to_proto())
         if self.room_events is not None:
             spec.room_events.CopyFrom(self.room_events.to_proto())
+        if self.connector is not None:
+            self.connector.add_to(spec)
         return spec
 
 
@@ -119,6 +126,7 @@ class SessionKeywords(TypedDict, total=False):
     viewers: Sequence[Viewer]
     agora_room: AgoraRoom | None
     room_events: RoomEvents | None
+    connector: Connector | None
 
 
 def session_options(avatar: str | SessionOptions, keywords: SessionKeywords) -> SessionOptions:

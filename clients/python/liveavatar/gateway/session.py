@@ -52,8 +52,8 @@ from liveavatar.gateway.utterance import AsyncUtterance, UtteranceState
 from liveavatar.gateway.v1 import audio_service_pb2 as pb_audio
 from liveavatar.gateway.v1 import room_pb2 as pb_room
 from liveavatar.gateway.v1 import session_service_pb2 as pb
-from liveavatar.gateway.words import SpokenText, Words
 from liveavatar.gateway.voice import NewVoiceDetector, silero
+from liveavatar.gateway.words import SpokenText, Words
 
 _log = logging.getLogger(__name__)
 

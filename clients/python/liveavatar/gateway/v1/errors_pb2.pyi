@@ -176,6 +176,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION + PreconditionFailure. LiveAvatar's token for the session's room does not allow the gateway to send
     data. Use a room of your own.
     """
+    ERROR_REASON_AGENT_HOSTED: _ErrorReason.ValueType  # 65
+    """FAILED_PRECONDITION + PreconditionFailure. A hosted agent drives the session's avatar, see `SessionSpec.connector`:
+    the session has no command socket, and the agent's seat of its room is the hosted agent's. `metadata.call` names the
+    call that is not possible.
+    """
     ERROR_REASON_TIMINGS_INVALID: _ErrorReason.ValueType  # 70
     """INVALID_ARGUMENT + BadRequest. The times of a text are missing, out of order or impossible. The utterance stays open,
     and nothing of the message was taken: correct the timings and send them with `first_item`.
@@ -350,6 +355,11 @@ ERROR_REASON_PARTICIPANT_NOT_FOUND: ErrorReason.ValueType  # 60
 ERROR_REASON_DATA_NOT_PERMITTED: ErrorReason.ValueType  # 61
 """FAILED_PRECONDITION + PreconditionFailure. LiveAvatar's token for the session's room does not allow the gateway to send
 data. Use a room of your own.
+"""
+ERROR_REASON_AGENT_HOSTED: ErrorReason.ValueType  # 65
+"""FAILED_PRECONDITION + PreconditionFailure. A hosted agent drives the session's avatar, see `SessionSpec.connector`:
+the session has no command socket, and the agent's seat of its room is the hosted agent's. `metadata.call` names the
+call that is not possible.
 """
 ERROR_REASON_TIMINGS_INVALID: ErrorReason.ValueType  # 70
 """INVALID_ARGUMENT + BadRequest. The times of a text are missing, out of order or impossible. The utterance stays open,

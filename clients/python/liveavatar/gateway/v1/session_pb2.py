@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from liveavatar.gateway.v1 import connector_pb2 as liveavatar_dot_gateway_dot_v1_dot_connector__pb2
 from liveavatar.gateway.v1 import room_pb2 as liveavatar_dot_gateway_dot_v1_dot_room__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#liveavatar/gateway/v1/session.proto\x12\x15liveavatar.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a liveavatar/gateway/v1/room.proto\"}\n\rVideoSettings\x12\x34\n\x07quality\x18\x01 \x01(\x0e\x32#.liveavatar.gateway.v1.VideoQuality\x12\x36\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32$.liveavatar.gateway.v1.VideoEncoding\"\x85\x01\n\x0bLiveKitRoom\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x61vatar_identity\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x14\n\x0c\x61vatar_token\x18\x04 \x01(\t\x12\x16\n\x0elistener_token\x18\x05 \x01(\t\x12\x14\n\x0cviewer_token\x18\x06 \x01(\t\"j\n\x06Viewer\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x61n_publish\x18\x03 \x01(\x08\x12+\n\x08lifetime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"_\n\x0cViewerAccess\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"H\n\tAgoraRoom\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x0b\n\x03uid\x18\x04 \x01(\t\"\xc6\x05\n\x0bSessionSpec\x12\x11\n\tavatar_id\x18\x01 \x01(\t\x12\x0f\n\x07sandbox\x18\x02 \x01(\x08\x12\x33\n\x05video\x18\x03 \x01(\x0b\x32$.liveavatar.gateway.v1.VideoSettings\x12/\n\x0cmax_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x64\x65tach_grace\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12>\n\x06labels\x18\x06 \x03(\x0b\x32..liveavatar.gateway.v1.SessionSpec.LabelsEntry\x12\x38\n\x0clivekit_room\x18\x07 \x01(\x0b\x32\".liveavatar.gateway.v1.LiveKitRoom\x12\x13\n\x0b\x61uto_rotate\x18\x08 \x01(\x08\x12/\n\x0cidle_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x39\n\x16viewer_absence_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\nagent_seat\x18\x0b \x01(\x0e\x32 .liveavatar.gateway.v1.AgentSeat\x12.\n\x07viewers\x18\x0c \x03(\x0b\x32\x1d.liveavatar.gateway.v1.Viewer\x12\x34\n\nagora_room\x18\r \x01(\x0b\x32 .liveavatar.gateway.v1.AgoraRoom\x12\x36\n\x0broom_events\x18\x0e \x01(\x0b\x32!.liveavatar.gateway.v1.RoomEvents\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"z\n\nRoomAccess\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x14\n\x0cviewer_token\x18\x02 \x01(\t\x12\x13\n\x0b\x61gent_token\x18\x03 \x01(\t\x12\x34\n\x07viewers\x18\x04 \x03(\x0b\x32#.liveavatar.gateway.v1.ViewerAccess\"\xd2\x02\n\x05Usage\x12\x32\n\x0f\x62illed_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fplayed_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0futterance_count\x18\x03 \x01(\x03\x12\x16\n\x0ereceived_bytes\x18\x04 \x01(\x03\x12\x15\n\rdropped_bytes\x18\x05 \x01(\x03\x12\x16\n\x0eupstream_bytes\x18\x06 \x01(\x03\x12\x1a\n\x12interruption_count\x18\x07 \x01(\x03\x12\x17\n\x0freconnect_count\x18\x08 \x01(\x03\x12\x16\n\x0erotation_count\x18\t \x01(\x03\x12\x34\n\x11repeated_duration\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbb\x05\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1b\n\x13upstream_session_id\x18\x02 \x01(\t\x12\x11\n\tavatar_id\x18\x03 \x01(\t\x12\x0f\n\x07sandbox\x18\x04 \x01(\x08\x12:\n\x06labels\x18\x05 \x03(\x0b\x32*.liveavatar.gateway.v1.Session.LabelsEntry\x12\x32\n\x05state\x18\x06 \x01(\x0e\x32#.liveavatar.gateway.v1.SessionState\x12)\n\x04pose\x18\x07 \x01(\x0e\x32\x1b.liveavatar.gateway.v1.Pose\x12\x10\n\x08\x61ttached\x18\x08 \x01(\x08\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08ready_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0cmax_duration\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\nend_reason\x18\x0e \x01(\x0e\x32 .liveavatar.gateway.v1.EndReason\x12\x17\n\x0fupstream_reason\x18\x0f \x01(\t\x12+\n\x05usage\x18\x10 \x01(\x0b\x32\x1c.liveavatar.gateway.v1.Usage\x12\x0e\n\x06tenant\x18\x11 \x01(\t\x12\x0e\n\x06paused\x18\x12 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xd3\x01\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SESSION_STATE_CREATING\x10\x01\x12\x1c\n\x18SESSION_STATE_CONNECTING\x10\x02\x12\x17\n\x13SESSION_STATE_READY\x10\x03\x12\x1e\n\x1aSESSION_STATE_RECONNECTING\x10\x06\x12\x18\n\x14SESSION_STATE_ENDING\x10\x04\x12\x17\n\x13SESSION_STATE_ENDED\x10\x05*Q\n\x04Pose\x12\x14\n\x10POSE_UNSPECIFIED\x10\x00\x12\r\n\tPOSE_IDLE\x10\x01\x12\x12\n\x0ePOSE_LISTENING\x10\x02\x12\x10\n\x0cPOSE_TALKING\x10\x03*\xfb\x02\n\tEndReason\x12\x1a\n\x16\x45ND_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45ND_REASON_CALLER_ENDED\x10\x01\x12\x1a\n\x16\x45ND_REASON_CALLER_LOST\x10\x02\x12\x13\n\x0f\x45ND_REASON_IDLE\x10\x03\x12\x1b\n\x17\x45ND_REASON_MAX_DURATION\x10\x04\x12\x1d\n\x19\x45ND_REASON_UPSTREAM_ENDED\x10\x05\x12\x1e\n\x1a\x45ND_REASON_UPSTREAM_FAILED\x10\x06\x12\x1d\n\x19\x45ND_REASON_OUT_OF_CREDITS\x10\x07\x12\x16\n\x12\x45ND_REASON_DRAINED\x10\x08\x12\x1c\n\x18\x45ND_REASON_CREATE_FAILED\x10\t\x12\x17\n\x13\x45ND_REASON_OPERATOR\x10\n\x12\x1f\n\x1b\x45ND_REASON_TENANT_SUSPENDED\x10\x0b\x12\x19\n\x15\x45ND_REASON_NO_VIEWERS\x10\x0c*\x93\x01\n\x0cVideoQuality\x12\x1d\n\x19VIDEO_QUALITY_UNSPECIFIED\x10\x00\x12\x15\n\x11VIDEO_QUALITY_LOW\x10\x01\x12\x18\n\x14VIDEO_QUALITY_MEDIUM\x10\x02\x12\x16\n\x12VIDEO_QUALITY_HIGH\x10\x03\x12\x1b\n\x17VIDEO_QUALITY_VERY_HIGH\x10\x04*`\n\rVideoEncoding\x12\x1e\n\x1aVIDEO_ENCODING_UNSPECIFIED\x10\x00\x12\x17\n\x13VIDEO_ENCODING_H264\x10\x01\x12\x16\n\x12VIDEO_ENCODING_VP8\x10\x02*V\n\tAgentSeat\x12\x1a\n\x16\x41GENT_SEAT_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41GENT_SEAT_GATEWAY\x10\x01\x12\x15\n\x11\x41GENT_SEAT_CALLER\x10\x02\x42n\n\x19\x63om.liveavatar.gateway.v1P\x01ZOgithub.com/liveavatar-gateway/liveavatar-gateway/clients/go/gatewayv1;gatewayv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#liveavatar/gateway/v1/session.proto\x12\x15liveavatar.gateway.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%liveavatar/gateway/v1/connector.proto\x1a liveavatar/gateway/v1/room.proto\"}\n\rVideoSettings\x12\x34\n\x07quality\x18\x01 \x01(\x0e\x32#.liveavatar.gateway.v1.VideoQuality\x12\x36\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32$.liveavatar.gateway.v1.VideoEncoding\"\x85\x01\n\x0bLiveKitRoom\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\x0f\x61vatar_identity\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x14\n\x0c\x61vatar_token\x18\x04 \x01(\t\x12\x16\n\x0elistener_token\x18\x05 \x01(\t\x12\x14\n\x0cviewer_token\x18\x06 \x01(\t\"j\n\x06Viewer\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x61n_publish\x18\x03 \x01(\x08\x12+\n\x08lifetime\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"_\n\x0cViewerAccess\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12.\n\nexpires_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"H\n\tAgoraRoom\x12\x0e\n\x06\x61pp_id\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x03 \x01(\t\x12\x0b\n\x03uid\x18\x04 \x01(\t\"\xdb\x07\n\x0bSessionSpec\x12\x11\n\tavatar_id\x18\x01 \x01(\t\x12\x0f\n\x07sandbox\x18\x02 \x01(\x08\x12\x33\n\x05video\x18\x03 \x01(\x0b\x32$.liveavatar.gateway.v1.VideoSettings\x12/\n\x0cmax_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x64\x65tach_grace\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12>\n\x06labels\x18\x06 \x03(\x0b\x32..liveavatar.gateway.v1.SessionSpec.LabelsEntry\x12\x38\n\x0clivekit_room\x18\x07 \x01(\x0b\x32\".liveavatar.gateway.v1.LiveKitRoom\x12\x13\n\x0b\x61uto_rotate\x18\x08 \x01(\x08\x12/\n\x0cidle_timeout\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x39\n\x16viewer_absence_timeout\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\nagent_seat\x18\x0b \x01(\x0e\x32 .liveavatar.gateway.v1.AgentSeat\x12.\n\x07viewers\x18\x0c \x03(\x0b\x32\x1d.liveavatar.gateway.v1.Viewer\x12\x34\n\nagora_room\x18\r \x01(\x0b\x32 .liveavatar.gateway.v1.AgoraRoom\x12\x36\n\x0broom_events\x18\x0e \x01(\x0b\x32!.liveavatar.gateway.v1.RoomEvents\x12\x42\n\x10\x65levenlabs_agent\x18\x0f \x01(\x0b\x32&.liveavatar.gateway.v1.ElevenLabsAgentH\x00\x12@\n\x0fopenai_realtime\x18\x10 \x01(\x0b\x32%.liveavatar.gateway.v1.OpenAIRealtimeH\x00\x12@\n\x0fgemini_realtime\x18\x11 \x01(\x0b\x32%.liveavatar.gateway.v1.GeminiRealtimeH\x00\x12>\n\x0e\x63\x61rtesia_agent\x18\x12 \x01(\x0b\x32$.liveavatar.gateway.v1.CartesiaAgentH\x00\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0b\n\tconnector\"z\n\nRoomAccess\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x14\n\x0cviewer_token\x18\x02 \x01(\t\x12\x13\n\x0b\x61gent_token\x18\x03 \x01(\t\x12\x34\n\x07viewers\x18\x04 \x03(\x0b\x32#.liveavatar.gateway.v1.ViewerAccess\"\xd2\x02\n\x05Usage\x12\x32\n\x0f\x62illed_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0fplayed_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0futterance_count\x18\x03 \x01(\x03\x12\x16\n\x0ereceived_bytes\x18\x04 \x01(\x03\x12\x15\n\rdropped_bytes\x18\x05 \x01(\x03\x12\x16\n\x0eupstream_bytes\x18\x06 \x01(\x03\x12\x1a\n\x12interruption_count\x18\x07 \x01(\x03\x12\x17\n\x0freconnect_count\x18\x08 \x01(\x03\x12\x16\n\x0erotation_count\x18\t \x01(\x03\x12\x34\n\x11repeated_duration\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbb\x05\n\x07Session\x12\n\n\x02id\x18\x01 \x01(\t\x12\x1b\n\x13upstream_session_id\x18\x02 \x01(\t\x12\x11\n\tavatar_id\x18\x03 \x01(\t\x12\x0f\n\x07sandbox\x18\x04 \x01(\x08\x12:\n\x06labels\x18\x05 \x03(\x0b\x32*.liveavatar.gateway.v1.Session.LabelsEntry\x12\x32\n\x05state\x18\x06 \x01(\x0e\x32#.liveavatar.gateway.v1.SessionState\x12)\n\x04pose\x18\x07 \x01(\x0e\x32\x1b.liveavatar.gateway.v1.Pose\x12\x10\n\x08\x61ttached\x18\x08 \x01(\x08\x12.\n\ncreated_at\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08ready_at\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0cmax_duration\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\nend_reason\x18\x0e \x01(\x0e\x32 .liveavatar.gateway.v1.EndReason\x12\x17\n\x0fupstream_reason\x18\x0f \x01(\t\x12+\n\x05usage\x18\x10 \x01(\x0b\x32\x1c.liveavatar.gateway.v1.Usage\x12\x0e\n\x06tenant\x18\x11 \x01(\t\x12\x0e\n\x06paused\x18\x12 \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*\xd3\x01\n\x0cSessionState\x12\x1d\n\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x1a\n\x16SESSION_STATE_CREATING\x10\x01\x12\x1c\n\x18SESSION_STATE_CONNECTING\x10\x02\x12\x17\n\x13SESSION_STATE_READY\x10\x03\x12\x1e\n\x1aSESSION_STATE_RECONNECTING\x10\x06\x12\x18\n\x14SESSION_STATE_ENDING\x10\x04\x12\x17\n\x13SESSION_STATE_ENDED\x10\x05*Q\n\x04Pose\x12\x14\n\x10POSE_UNSPECIFIED\x10\x00\x12\r\n\tPOSE_IDLE\x10\x01\x12\x12\n\x0ePOSE_LISTENING\x10\x02\x12\x10\n\x0cPOSE_TALKING\x10\x03*\x99\x03\n\tEndReason\x12\x1a\n\x16\x45ND_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x45ND_REASON_CALLER_ENDED\x10\x01\x12\x1a\n\x16\x45ND_REASON_CALLER_LOST\x10\x02\x12\x13\n\x0f\x45ND_REASON_IDLE\x10\x03\x12\x1b\n\x17\x45ND_REASON_MAX_DURATION\x10\x04\x12\x1d\n\x19\x45ND_REASON_UPSTREAM_ENDED\x10\x05\x12\x1e\n\x1a\x45ND_REASON_UPSTREAM_FAILED\x10\x06\x12\x1d\n\x19\x45ND_REASON_OUT_OF_CREDITS\x10\x07\x12\x16\n\x12\x45ND_REASON_DRAINED\x10\x08\x12\x1c\n\x18\x45ND_REASON_CREATE_FAILED\x10\t\x12\x17\n\x13\x45ND_REASON_OPERATOR\x10\n\x12\x1f\n\x1b\x45ND_REASON_TENANT_SUSPENDED\x10\x0b\x12\x19\n\x15\x45ND_REASON_NO_VIEWERS\x10\x0c\x12\x1c\n\x18\x45ND_REASON_AGENT_HUNG_UP\x10\x0f*\x93\x01\n\x0cVideoQuality\x12\x1d\n\x19VIDEO_QUALITY_UNSPECIFIED\x10\x00\x12\x15\n\x11VIDEO_QUALITY_LOW\x10\x01\x12\x18\n\x14VIDEO_QUALITY_MEDIUM\x10\x02\x12\x16\n\x12VIDEO_QUALITY_HIGH\x10\x03\x12\x1b\n\x17VIDEO_QUALITY_VERY_HIGH\x10\x04*`\n\rVideoEncoding\x12\x1e\n\x1aVIDEO_ENCODING_UNSPECIFIED\x10\x00\x12\x17\n\x13VIDEO_ENCODING_H264\x10\x01\x12\x16\n\x12VIDEO_ENCODING_VP8\x10\x02*V\n\tAgentSeat\x12\x1a\n\x16\x41GENT_SEAT_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41GENT_SEAT_GATEWAY\x10\x01\x12\x15\n\x11\x41GENT_SEAT_CALLER\x10\x02\x42n\n\x19\x63om.liveavatar.gateway.v1P\x01ZOgithub.com/liveavatar-gateway/liveavatar-gateway/clients/go/gatewayv1;gatewayv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,38 +40,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSIONSPEC_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_SESSION_LABELSENTRY']._loaded_options = None
   _globals['_SESSION_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_SESSIONSTATE']._serialized_start=2584
-  _globals['_SESSIONSTATE']._serialized_end=2795
-  _globals['_POSE']._serialized_start=2797
-  _globals['_POSE']._serialized_end=2878
-  _globals['_ENDREASON']._serialized_start=2881
-  _globals['_ENDREASON']._serialized_end=3260
-  _globals['_VIDEOQUALITY']._serialized_start=3263
-  _globals['_VIDEOQUALITY']._serialized_end=3410
-  _globals['_VIDEOENCODING']._serialized_start=3412
-  _globals['_VIDEOENCODING']._serialized_end=3508
-  _globals['_AGENTSEAT']._serialized_start=3510
-  _globals['_AGENTSEAT']._serialized_end=3596
-  _globals['_VIDEOSETTINGS']._serialized_start=161
-  _globals['_VIDEOSETTINGS']._serialized_end=286
-  _globals['_LIVEKITROOM']._serialized_start=289
-  _globals['_LIVEKITROOM']._serialized_end=422
-  _globals['_VIEWER']._serialized_start=424
-  _globals['_VIEWER']._serialized_end=530
-  _globals['_VIEWERACCESS']._serialized_start=532
-  _globals['_VIEWERACCESS']._serialized_end=627
-  _globals['_AGORAROOM']._serialized_start=629
-  _globals['_AGORAROOM']._serialized_end=701
-  _globals['_SESSIONSPEC']._serialized_start=704
-  _globals['_SESSIONSPEC']._serialized_end=1414
-  _globals['_SESSIONSPEC_LABELSENTRY']._serialized_start=1369
-  _globals['_SESSIONSPEC_LABELSENTRY']._serialized_end=1414
-  _globals['_ROOMACCESS']._serialized_start=1416
-  _globals['_ROOMACCESS']._serialized_end=1538
-  _globals['_USAGE']._serialized_start=1541
-  _globals['_USAGE']._serialized_end=1879
-  _globals['_SESSION']._serialized_start=1882
-  _globals['_SESSION']._serialized_end=2581
-  _globals['_SESSION_LABELSENTRY']._serialized_start=1369
-  _globals['_SESSION_LABELSENTRY']._serialized_end=1414
+  _globals['_SESSIONSTATE']._serialized_start=2900
+  _globals['_SESSIONSTATE']._serialized_end=3111
+  _globals['_POSE']._serialized_start=3113
+  _globals['_POSE']._serialized_end=3194
+  _globals['_ENDREASON']._serialized_start=3197
+  _globals['_ENDREASON']._serialized_end=3606
+  _globals['_VIDEOQUALITY']._serialized_start=3609
+  _globals['_VIDEOQUALITY']._serialized_end=3756
+  _globals['_VIDEOENCODING']._serialized_start=3758
+  _globals['_VIDEOENCODING']._serialized_end=3854
+  _globals['_AGENTSEAT']._serialized_start=3856
+  _globals['_AGENTSEAT']._serialized_end=3942
+  _globals['_VIDEOSETTINGS']._serialized_start=200
+  _globals['_VIDEOSETTINGS']._serialized_end=325
+  _globals['_LIVEKITROOM']._serialized_start=328
+  _globals['_LIVEKITROOM']._serialized_end=461
+  _globals['_VIEWER']._serialized_start=463
+  _globals['_VIEWER']._serialized_end=569
+  _globals['_VIEWERACCESS']._serialized_start=571
+  _globals['_VIEWERACCESS']._serialized_end=666
+  _globals['_AGORAROOM']._serialized_start=668
+  _globals['_AGORAROOM']._serialized_end=740
+  _globals['_SESSIONSPEC']._serialized_start=743
+  _globals['_SESSIONSPEC']._serialized_end=1730
+  _globals['_SESSIONSPEC_LABELSENTRY']._serialized_start=1672
+  _globals['_SESSIONSPEC_LABELSENTRY']._serialized_end=1717
+  _globals['_ROOMACCESS']._serialized_start=1732
+  _globals['_ROOMACCESS']._serialized_end=1854
+  _globals['_USAGE']._serialized_start=1857
+  _globals['_USAGE']._serialized_end=2195
+  _globals['_SESSION']._serialized_start=2198
+  _globals['_SESSION']._serialized_end=2897
+  _globals['_SESSION_LABELSENTRY']._serialized_start=1672
+  _globals['_SESSION_LABELSENTRY']._serialized_end=1717
 # @@protoc_insertion_point(module_scope)

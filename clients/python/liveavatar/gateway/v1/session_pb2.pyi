@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from liveavatar.gateway.v1 import connector_pb2 as _connector_pb2
 from liveavatar.gateway.v1 import room_pb2 as _room_pb2
 import builtins as _builtins
 import sys
@@ -128,6 +129,8 @@ class _EndReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EndReason.V
     """An operator suspended or removed the tenant of the session."""
     END_REASON_NO_VIEWERS: _EndReason.ValueType  # 12
     """Nobody could see the avatar in `livekit_room` for `viewer_absence_timeout`."""
+    END_REASON_AGENT_HUNG_UP: _EndReason.ValueType  # 15
+    """The hosted agent of the session's connector hung up, see `SessionSpec.connector`."""
 
 class EndReason(_EndReason, metaclass=_EndReasonEnumTypeWrapper):
     """Reason for the end of a session."""
@@ -160,6 +163,8 @@ END_REASON_TENANT_SUSPENDED: EndReason.ValueType  # 11
 """An operator suspended or removed the tenant of the session."""
 END_REASON_NO_VIEWERS: EndReason.ValueType  # 12
 """Nobody could see the avatar in `livekit_room` for `viewer_absence_timeout`."""
+END_REASON_AGENT_HUNG_UP: EndReason.ValueType  # 15
+"""The hosted agent of the session's connector hung up, see `SessionSpec.connector`."""
 Global___EndReason: _TypeAlias = EndReason  # noqa: Y015
 
 class _VideoQuality:
@@ -489,6 +494,10 @@ class SessionSpec(_message.Message):
     VIEWERS_FIELD_NUMBER: _builtins.int
     AGORA_ROOM_FIELD_NUMBER: _builtins.int
     ROOM_EVENTS_FIELD_NUMBER: _builtins.int
+    ELEVENLABS_AGENT_FIELD_NUMBER: _builtins.int
+    OPENAI_REALTIME_FIELD_NUMBER: _builtins.int
+    GEMINI_REALTIME_FIELD_NUMBER: _builtins.int
+    CARTESIA_AGENT_FIELD_NUMBER: _builtins.int
     avatar_id: _builtins.str
     """Id of the avatar, a UUID. Required; INVALID_FIELD when empty or not a UUID."""
     sandbox: _builtins.bool
@@ -560,8 +569,24 @@ class SessionSpec(_message.Message):
     def room_events(self) -> _room_pb2.RoomEvents:
         """Events of the room on `Attach`: participants, the avatar's tracks, viewers and data messages. The gateway joins the room
         for it, in a `LiveKitRoom` hidden and otherwise in the agent's seat: AGENT_SEAT_TAKEN if that is the caller's. INVALID_FIELD
-        with `agora_room`. Default: no such events, and the gateway joins only for `ListenAudio` and `send_data`.
+        with `agora_room` or a connector. Default: no such events, and the gateway joins only for `ListenAudio` and `send_data`.
         """
+
+    @_builtins.property
+    def elevenlabs_agent(self) -> _connector_pb2.ElevenLabsAgent:
+        """Agent of ElevenLabs."""
+
+    @_builtins.property
+    def openai_realtime(self) -> _connector_pb2.OpenAIRealtime:
+        """Session of OpenAI Realtime."""
+
+    @_builtins.property
+    def gemini_realtime(self) -> _connector_pb2.GeminiRealtime:
+        """Session of Gemini Live."""
+
+    @_builtins.property
+    def cartesia_agent(self) -> _connector_pb2.CartesiaAgent:
+        """Agent of Cartesia."""
 
     def __init__(
         self,
@@ -580,12 +605,18 @@ class SessionSpec(_message.Message):
         viewers: _abc.Iterable[Global___Viewer] | None = ...,
         agora_room: Global___AgoraRoom | None = ...,
         room_events: _room_pb2.RoomEvents | None = ...,
+        elevenlabs_agent: _connector_pb2.ElevenLabsAgent | None = ...,
+        openai_realtime: _connector_pb2.OpenAIRealtime | None = ...,
+        gemini_realtime: _connector_pb2.GeminiRealtime | None = ...,
+        cartesia_agent: _connector_pb2.CartesiaAgent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agora_room", b"agora_room", "detach_grace", b"detach_grace", "idle_timeout", b"idle_timeout", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "room_events", b"room_events", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agora_room", b"agora_room", "cartesia_agent", b"cartesia_agent", "connector", b"connector", "detach_grace", b"detach_grace", "elevenlabs_agent", b"elevenlabs_agent", "gemini_realtime", b"gemini_realtime", "idle_timeout", b"idle_timeout", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "openai_realtime", b"openai_realtime", "room_events", b"room_events", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_seat", b"agent_seat", "agora_room", b"agora_room", "auto_rotate", b"auto_rotate", "avatar_id", b"avatar_id", "detach_grace", b"detach_grace", "idle_timeout", b"idle_timeout", "labels", b"labels", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "room_events", b"room_events", "sandbox", b"sandbox", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout", "viewers", b"viewers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_seat", b"agent_seat", "agora_room", b"agora_room", "auto_rotate", b"auto_rotate", "avatar_id", b"avatar_id", "cartesia_agent", b"cartesia_agent", "connector", b"connector", "detach_grace", b"detach_grace", "elevenlabs_agent", b"elevenlabs_agent", "gemini_realtime", b"gemini_realtime", "idle_timeout", b"idle_timeout", "labels", b"labels", "livekit_room", b"livekit_room", "max_duration", b"max_duration", "openai_realtime", b"openai_realtime", "room_events", b"room_events", "sandbox", b"sandbox", "video", b"video", "viewer_absence_timeout", b"viewer_absence_timeout", "viewers", b"viewers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType_connector: _TypeAlias = _typing.Literal["elevenlabs_agent", "openai_realtime", "gemini_realtime", "cartesia_agent"]  # noqa: Y015
+    _WhichOneofArgType_connector: _TypeAlias = _typing.Literal["connector", b"connector"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_connector) -> _WhichOneofReturnType_connector | None: ...
 
 Global___SessionSpec: _TypeAlias = SessionSpec  # noqa: Y015
 

@@ -111,8 +111,8 @@ class SessionSpec:
     def without_secrets(self) -> "SessionSpec":
         """The spec for the registry, without tokens and without the words for a hosted agent.
 
-        LiveAvatar needs these once, for the only avatar of such a session. The other tokens of a room on a server of
-        the caller's are kept sealed, with the addresses of the avatar.
+        LiveAvatar needs these once, for the only avatar of such a session. The other tokens of a room on a server
+        of the caller's are kept sealed, with the addresses of the avatar.
         """
         agora, brought, connector = self.agora_room, self.brought_room, self.connector
         if agora is not None:

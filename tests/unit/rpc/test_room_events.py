@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from google.protobuf import json_format
 
-from liveavatar.gateway.v1 import room_pb2, session_pb2
+from liveavatar.gateway.v1 import connector_pb2, room_pb2, session_pb2
 from liveavatar_gateway.core import room_events as ev
 from liveavatar_gateway.core.errors import AgentSeatTaken, InvalidField, RoomTokenMissing
 from liveavatar_gateway.core.events import LogEntry
@@ -88,8 +88,13 @@ def test_events_of_the_room_are_asked_for():
     assert room_events.wish_of(wished, AgentSeat.GATEWAY, "spec") == RoomEventsWish(data_topics=("chat", ""))
 
 
-def test_a_room_that_the_gateway_cannot_join_has_no_events():
-    wished = spec(room_events=room_pb2.RoomEvents(), agora_room=session_pb2.AgoraRoom())
+@pytest.mark.parametrize(
+    "excluded",
+    [{"agora_room": session_pb2.AgoraRoom()}, {"cartesia_agent": connector_pb2.CartesiaAgent()}],
+    ids=["Agora", "connector"],
+)
+def test_a_room_that_the_gateway_cannot_join_has_no_events(excluded):
+    wished = spec(room_events=room_pb2.RoomEvents(), **excluded)
     with pytest.raises(InvalidField) as caught:
         room_events.wish_of(wished, AgentSeat.GATEWAY, "spec")
     assert caught.value.field == "spec.room_events"

@@ -156,7 +156,7 @@ def test_no_label_can_take_a_value_that_callers_or_liveavatar_choose():
         for sample in family.samples
         for label in sample.labels
     }
-    assert labels <= {"state", "reason", "outcome", "way", "method", "code", "le", "version"}
+    assert labels <= {"state", "reason", "outcome", "way", "method", "code", "le", "version", "change"}
 
 
 def test_keep_alives_and_looks_into_rooms_are_counted():

@@ -63,39 +63,20 @@ def _is_chosen(line: Line, *, short: bool, measured: bool, only: str | None) -> 
 
 
 def _run(line: Line, setting: Setting) -> Outcome | None:
-    """Run a line, again while the machine stalls; None if it stalled in each attempt.
-
-    The short profile of a line that measures times has few samples: if it fails, two more attempts decide.
-    """
-    voids = 0
-    outcomes: list[Outcome] = []
-    while voids < _VOID_REPEATS:
+    """Run a line, again while the machine stalls; None if it stalled in each attempt."""
+    for _ in range(_VOID_REPEATS):
         with StallProbe() as probe:
-            outcome = _attempt(line, setting)
+            try:
+                outcome = asyncio.run(line.run(setting))
+            except Exception:  # noqa: BLE001 - the other lines are run nevertheless
+                outcome = Outcome(figure=traceback.format_exc().strip().splitlines()[-1][:300], passed=False)
+                traceback.print_exc()
         stalled = line.measures_time and probe.longest_s > MAX_STALL_S
-        if not outcome.passed and (stalled or outcome.void):
-            reason = outcome.figure if outcome.void else f"the machine stood still for {probe.longest_s:.1f} s"
-            click.echo(f"      void: {reason}", err=True)
-            voids += 1
-            continue
-        outcomes.append(outcome)
-        if setting.long or not line.measures_time or is_decided([one.passed for one in outcomes]):
+        if outcome.passed or not (stalled or outcome.void):
             return outcome
-        click.echo(f"      {'passed' if outcome.passed else 'failed'}, again: {outcome.figure}", err=True)
+        reason = outcome.figure if outcome.void else f"the machine stood still for {probe.longest_s:.1f} s"
+        click.echo(f"      void: {reason}", err=True)
     return None
-
-
-def is_decided(passes: Sequence[bool]) -> bool:
-    """Return True when the last attempt is the verdict of a short measurement: a first success, or two alike."""
-    return passes[0] or (len(passes) > 1 and passes.count(passes[-1]) > 1)
-
-
-def _attempt(line: Line, setting: Setting) -> Outcome:
-    try:
-        return asyncio.run(line.run(setting))
-    except Exception:  # noqa: BLE001 - the other lines are run nevertheless
-        traceback.print_exc()
-        return Outcome(figure=traceback.format_exc().strip().splitlines()[-1][:300], passed=False)
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from acceptance.__main__ import AREAS, is_decided
+from acceptance.__main__ import AREAS
 from acceptance.line import Setting
 
 LINES = [
@@ -23,18 +23,3 @@ async def test_a_line_holds_in_short(line, record_property):
     outcome = await line.run(setting)
     record_property("figure", f"{outcome.figure} (seed {setting.seed})")
     assert outcome.passed, f"{outcome.figure} (seed {setting.seed})"
-
-
-@pytest.mark.parametrize(
-    ("passes", "decided"),
-    [
-        ([True], True),
-        ([False], False),
-        ([False, False], True),
-        ([False, True], False),
-        ([False, True, True], True),
-        ([False, True, False], True),
-    ],
-)
-def test_two_of_three_short_measurements_decide_unless_the_first_one_passes(passes, decided):
-    assert is_decided(passes) is decided
